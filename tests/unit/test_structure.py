@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rules of the house that no other tool checks: sizes, and lists that are kept in two places."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+ROLES = sorted(path for path in (ROOT / "roles").glob("*") if path.is_dir())
+# Design 2: a file beyond these is asking to be two. One that is not says so in a line `# Longer than N lines: why`.
+LIMITS = {"plugins/modules": 250, "plugins/action": 250, "plugins/module_utils": 400}
+REASON = re.compile(r"^# Longer than (\d+) lines: \S.{20,}$", re.MULTILINE)
+
+
+def _load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_the_lists_below_are_not_empty() -> None:
+    assert PLAYBOOKS
+    assert ROLES
+
+
+@pytest.mark.parametrize("folder", sorted(LIMITS))
+def test_no_file_grows_past_its_size_without_a_reason(folder: str) -> None:
+    too_long = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        reason = REASON.search(text)
+        limit = int(reason[1]) * 1.2 if reason else LIMITS[folder]
+        if text.count("\n") > limit:
+            too_long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+    assert not too_long
+
+
+def test_the_readme_and_the_playbooks_agree() -> None:
+    """A table row names a playbook that is there, or says "not yet" of one that is not."""
+    there = {path.name for path in PLAYBOOKS}
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    promised = {name for row in rows if "not yet" in row.lower() for name in re.findall(r"\b[a-z_]+\.yml\b", row)}
+    named = {name for row in rows if "not yet" not in row.lower() for name in re.findall(r"\b[a-z_]+\.yml\b", row)}
+    assert there - named == set(), "playbooks that no table of README.md names"
+    assert named - there == set(), "README.md's tables name playbooks that are not there"
+    assert promised & there == set(), 'README.md says "not yet" of playbooks that are there'
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_a_playbooks_head_says_what_the_operator_must_know(path: Path) -> None:
+    """Design 3: runbook section, what it interrupts and for how long, how it is undone."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = "\n".join(line for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("- "))])
+    missing = [word for word in ("runbook", "interrupt", "und") if word not in head.lower()]
+    assert not missing, f"the head comment of {path.name} says nothing of: {missing}"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_roles_entry_points_all_have_argument_specs(role: Path) -> None:
+    """A task file is an entry point, described by an argument spec, or is included by one of its siblings."""
+    specs = set(_load(role / "meta" / "argument_specs.yml")["argument_specs"])
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (role / "tasks").glob("*.yml")}
+    included = {Path(name).stem for text in texts.values() for name in re.findall(r"\b[\w/]+\.yml\b", text)}
+    files = {Path(name).stem for name in texts}
+    assert specs - files == set(), "argument specs of entry points that are not there"
+    assert files - specs - included == set(), "entry points without an argument spec"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_roles_defaults_and_argument_specs_agree(role: Path) -> None:
+    """Every default is described; a plain one has the same value in both places.
+
+    One that is computed (a template) or long (a list or mapping of its own) stands in the defaults alone, and a
+    variable without a default (the module's own holds then) in the argument spec alone.
+    """
+    file = role / "defaults" / "main.yml"
+    defaults: dict[str, Any] = (_load(file) or {}) if file.exists() else {}
+    options: dict[str, dict[str, Any]] = {}
+    for spec in _load(role / "meta" / "argument_specs.yml")["argument_specs"].values():
+        options.update(spec.get("options") or {})
+
+    assert set(defaults) - set(options) == set(), "defaults that no argument spec describes"
+    for name, option in options.items():
+        assert name.startswith(f"{role.name}_"), f"{name}: a role's public variable begins with its name"
+        assert (name in defaults) != bool(option.get("required")), (
+            f"{name}: required, or with a default: one of the two"
+        )
+        value = defaults.get(name)
+        computed = isinstance(value, str) and "{{" in value
+        long = isinstance(value, (list, dict)) and value
+        if not computed and ("default" in option or not long):
+            assert option.get("default") == value, f"{name}: its default and its argument spec differ"
+
+
+def test_every_module_is_in_the_action_group() -> None:
+    group = _load(ROOT / "meta" / "runtime.yml")["action_groups"]["stack"]
+    assert group == sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
+
+
+def test_both_ansible_cfg_say_the_same() -> None:
+    """Paths are read from where each file lies; all else must be equal."""
+
+    def settings(folder: Path) -> dict[tuple[str, str], Any]:
+        config = configparser.RawConfigParser()
+        config.read(folder / "ansible.cfg", encoding="utf-8")
+        values: dict[tuple[str, str], Any] = {}
+        for section in config.sections():
+            for key, value in config.items(section):
+                paths = key in ("inventory", "collections_path")
+                values[section, key] = (
+                    [str((folder / Path(part).expanduser()).resolve()) for part in value.split(":")] if paths else value
+                )
+        return values
+
+    assert settings(ROOT) == settings(ROOT / "playbooks")
