@@ -1,0 +1,183 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Compose v2 command line: the one way in which this collection changes containers of a stack."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.errors import CommandFailed, InvalidInput, OpsError
+from ..core.runner import Completed, Runner
+
+__all__ = ["MINIMUM", "ComposeCli"]
+
+# config --format json, config --hash and up --no-start behave alike from here on (Compose release notes, 2.18).
+MINIMUM = (2, 18)
+
+
+class ComposeCli:
+    """``docker compose`` with a project's fixed arguments.
+
+    Args:
+        runner: runs the command.
+        project_src: the project directory, and where commands run.
+        files: Compose files, absolute paths.
+        env_files: files for ``--env-file``, absolute paths, later ones win.
+        profiles: active profiles.
+        docker_host: address of the engine.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        project_src: str,
+        files: Sequence[str],
+        env_files: Sequence[str] = (),
+        profiles: Sequence[str] = (),
+        docker_host: str = "unix:///var/run/docker.sock",
+    ) -> None:
+        self._runner = runner
+        self._project_src = project_src
+        self._env = {"DOCKER_HOST": docker_host, "COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain"}
+        self._args = ["--project-directory", project_src]
+        for path in files:
+            self._args += ["--file", path]
+        for path in env_files:
+            self._args += ["--env-file", path]
+        for profile in profiles:
+            self._args += ["--profile", profile]
+
+    def check_version(self) -> str:
+        """The version of Compose.
+
+        Raises:
+            InvalidInput: there is no Compose v2, or it is older than 2.18.
+        """
+        try:
+            text = self._runner.run(["docker", "compose", "version", "--short"], env=self._env, timeout=60).out.strip()
+        except CommandFailed as exc:
+            raise InvalidInput(
+                "Docker Compose v2 is not installed on this host: `docker compose version` does not answer",
+                hint="Install the Compose plugin (Ubuntu: docker-compose-v2, Debian 13: docker-compose).",
+            ) from exc
+        match = re.match(r"v?(\d+)\.(\d+)", text)
+        if match is None or (int(match[1]), int(match[2])) < MINIMUM:
+            raise InvalidInput(
+                f"Docker Compose {text or '(unknown)'} is too old: {MINIMUM[0]}.{MINIMUM[1]} or later is needed",
+                hint="Upgrade the Compose plugin.",
+            )
+        return text
+
+    def config(self, *, interpolate: bool = True, project: str | None = None, all_profiles: bool = False) -> Any:
+        """The project as Compose resolves it (``config --format json``), secrets included: keep it in memory.
+
+        Raises:
+            InvalidInput: Compose refuses the project; the message is Compose's own.
+        """
+        argv = ["config", "--format", "json"] + ([] if interpolate else ["--no-interpolate"])
+        try:
+            done = self._compose(argv, project=project, extra=["--profile", "*"] if all_profiles else [])
+        except CommandFailed as exc:
+            raise InvalidInput(
+                f"Compose refuses the project in {self._project_src}: {exc.facts.get('stderr') or exc.msg}",
+                hint="Mend the Compose or env file; `docker compose config -q` checks it.",
+            ) from exc
+        try:
+            return json.loads(done.out)
+        except ValueError as exc:
+            raise OpsError(
+                "`docker compose config --format json` did not print JSON", state="Nothing was changed."
+            ) from exc
+
+    def hashes(self, project: str) -> dict[str, str]:
+        """Every active service's configuration hash, as Compose labels a container that it creates from it."""
+        done = self._compose(["config", "--hash", "*"], project=project)
+        pairs = (line.split() for line in done.out.splitlines())
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def up(
+        self,
+        project: str,
+        services: Sequence[str] = (),
+        *,
+        dependencies: bool = False,
+        recreate: bool = False,
+        start: bool = True,
+        stop_timeout: float | None = None,
+        timeout: float = 600,
+    ) -> None:
+        """Create, and start unless told not to, the containers of services (of the whole stack when none is named).
+
+        Args:
+            project: the project's name.
+            services: Compose service names.
+            dependencies: touch what they depend on, too.
+            recreate: replace containers even when nothing changed.
+            start: start them; without it they are only created.
+            stop_timeout: seconds of grace for containers that are replaced (Compose's own rule without).
+            timeout: seconds for the whole command.
+
+        Raises:
+            CommandFailed: Compose failed.
+        """
+        argv = ["up", "--detach" if start else "--no-start", "--quiet-pull"]
+        if services and not dependencies:
+            argv.append("--no-deps")
+        if recreate:
+            argv.append("--force-recreate")
+        if stop_timeout is not None:
+            argv += ["--timeout", str(max(1, round(stop_timeout)))]
+        self._compose([*argv, *services], project=project, timeout=timeout)
+
+    def stop(self, project: str, services: Sequence[str] = (), *, grace: float | None = None) -> None:
+        """Stop containers; ``grace`` in seconds, Compose's own rule (stop_grace_period, else 10) without."""
+        options = ["--timeout", str(max(1, round(grace)))] if grace is not None else []
+        self._compose(["stop", *options, *services], project=project, timeout=600)
+
+    def restart(
+        self, project: str, services: Sequence[str] = (), *, dependencies: bool = False, grace: float | None = None
+    ) -> None:
+        """Stop and start the same containers; neither configuration nor environment is read again."""
+        options = ["--timeout", str(max(1, round(grace)))] if grace is not None else []
+        if services and not dependencies:
+            options.append("--no-deps")
+        self._compose(["restart", *options, *services], project=project, timeout=600)
+
+    def _compose(
+        self, argv: Sequence[str], *, project: str | None, extra: Sequence[str] = (), timeout: float = 120
+    ) -> Completed:
+        name = ["--project-name", project] if project else []
+        # A variable of our own environment would win over the env file (Compose's order of precedence): hand none down.
+        command = ["docker", "compose", *name, *self._args, *extra, *argv]
+        done = self._runner.run(
+            command, cwd=self._project_src, env=self._env, inherit=False, timeout=timeout, check=False
+        )
+        if done.rc != 0:
+            words = _last_words(done.err or done.out)
+            raise CommandFailed(
+                f"`docker compose {' '.join(argv)}` failed with exit code {done.rc}: {words}",
+                facts={"rc": done.rc, "stderr": words},
+            )
+        return done
+
+
+# Where Compose quotes what it could not read of an env or Compose file, and with it perhaps a secret (compose-go 2.0).
+_QUOTED = re.compile(
+    r"(in variable name |unterminated quoted value |[Ii]nvalid template: |escape any \$ with another \$\.\s*).*",
+    re.DOTALL,
+)
+_PROGRESS = re.compile(r"(?:Container|Network|Volume|time=.*level=warning)\b|\S+ (?:Pulling|Pulled|Error|Skipped)\b")
+
+
+def _last_words(text: str) -> str:
+    """The lines of Compose's output that tell what went wrong, without progress, warnings and quoted files."""
+    text = _QUOTED.sub(r"\1********", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not _PROGRESS.match(line)]
+    return " ".join(lines[-5:]) if lines else "no output"

@@ -1,0 +1,303 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Docker Engine as this collection needs it: containers read and driven through the Docker SDK for Python."""
+
+from __future__ import annotations
+
+import glob
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..core.errors import OpsError
+from .container import Container, from_inspect
+
+try:
+    import docker
+    import docker.errors
+    import requests.exceptions
+
+    IMPORT_ERROR: ImportError | None = None
+except ImportError as exc:  # reported by connect(), with the package's name
+    IMPORT_ERROR = exc
+
+__all__ = ["Engine", "connect"]
+
+_PROJECT = "com.docker.compose.project"
+
+
+def connect(docker_host: str) -> Engine:
+    """Connect to the Docker Engine.
+
+    Args:
+        docker_host: its address, e.g. unix:///var/run/docker.sock.
+
+    Raises:
+        OpsError: the SDK is missing, or the engine does not answer.
+    """
+    if IMPORT_ERROR is not None:
+        raise OpsError(
+            f"The Python module {IMPORT_ERROR.name} is missing on this host",
+            state="Nothing was changed.",
+            hint="Install the package python3-docker (bootstrap.yml does).",
+        )
+    try:
+        api = docker.APIClient(base_url=docker_host, version="auto", timeout=120)
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
+        raise OpsError(
+            f"The Docker Engine does not answer at {docker_host}: {_reason(exc)}",
+            state="Nothing was changed.",
+            hint="Start it (systemctl start docker), or name the right socket with docker_host.",
+        ) from exc
+    return Engine(api)
+
+
+class Engine:
+    """Reads and drives containers. All methods raise OpsError when the engine refuses or is gone."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    def project_containers(self, project: str | None = None) -> list[Container]:
+        """Every container of a Compose project (of any project without a name), stopped ones included."""
+        label = f"{_PROJECT}={project}" if project else _PROJECT
+        return self._list({"label": label})
+
+    def all_containers(self) -> list[Container]:
+        """Every container of this engine, stopped ones included."""
+        return self._list({})
+
+    def inspect(self, container: str) -> Container | None:
+        """One container by name or id; None when there is none."""
+        try:
+            return from_inspect(self._call("inspect_container", container))
+        except _NotFound:
+            return None
+
+    def inspect_raw(self, container: str) -> dict[str, Any]:
+        """One container as the Engine API shows it, environment included."""
+        raw: dict[str, Any] = self._call("inspect_container", container)
+        return raw
+
+    def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Create a container from a body of the Engine API; gives its id."""
+        return str(self._call("create_container_from_config", dict(body), name)["Id"])
+
+    def connect_network(self, network: str, container: str, endpoint: Mapping[str, Any]) -> None:
+        """Connect a container to a network with the given endpoint settings."""
+        self._call(
+            "connect_container_to_network",
+            container,
+            network,
+            ipv4_address=(endpoint.get("IPAMConfig") or {}).get("IPv4Address"),
+            aliases=endpoint.get("Aliases"),
+            links=endpoint.get("Links"),
+            driver_opt=endpoint.get("DriverOpts"),
+        )
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not; its volumes stay. Gone already is fine."""
+        try:
+            self._call("remove_container", container, force=True)
+        except _NotFound:
+            return
+
+    def stop(self, container: str, *, timeout: float) -> None:
+        """Ask a container to stop; after ``timeout`` seconds it is killed. Stopped already is fine."""
+        self._call("stop", container, timeout=max(1, round(timeout)))
+
+    def start(self, container: str) -> None:
+        """Start a container that exists. Running already is fine."""
+        self._call("start", container)
+
+    def start_together(self, containers: Sequence[str]) -> None:
+        """Start containers at the same moment, one thread each.
+
+        Raises:
+            OpsError: at least one did not start; the message has every reason.
+        """
+        errors: list[str] = []
+        gate = threading.Barrier(len(containers)) if containers else None
+
+        def start_one(name: str) -> None:
+            assert gate is not None
+            gate.wait()
+            try:
+                self.start(name)
+            except OpsError as exc:
+                errors.append(f"{name}: {exc.msg}")
+
+        threads = [threading.Thread(target=start_one, args=(name,), daemon=True) for name in containers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise OpsError("Containers did not start: " + "; ".join(sorted(errors)))
+
+    def stop_together(self, containers: Mapping[str, float]) -> None:
+        """Stop containers at the same time, each with its own grace in seconds."""
+        errors: list[str] = []
+
+        def stop_one(name: str, grace: float) -> None:
+            try:
+                self.stop(name, timeout=grace)
+            except OpsError as exc:
+                errors.append(f"{name}: {exc.msg}")
+
+        threads = [threading.Thread(target=stop_one, args=item, daemon=True) for item in containers.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise OpsError("Containers did not stop: " + "; ".join(sorted(errors)))
+
+    def logs(self, container: str, *, tail: int) -> list[str]:
+        """The last lines of a container's log, both streams; not yet redacted."""
+        raw: bytes = self._call("logs", container, stdout=True, stderr=True, tail=tail)
+        return raw.decode("utf-8", "replace").splitlines()
+
+    def path_exists(self, container: str, path: str) -> bool:
+        """Whether a path exists in a container's file system, running or not."""
+        try:
+            stream, _info = self._call("get_archive", container, path)
+        except _NotFound:
+            return False
+        stream.close()
+        return True
+
+    def read_archive(self, container: str, path: str) -> bytes | None:
+        """A file or directory of a container as a tar archive; None when it is not there."""
+        try:
+            stream, _info = self._call("get_archive", container, path)
+            return b"".join(stream)
+        except _NotFound:
+            return None
+
+    def write_archive(self, container: str, directory: str, archive: bytes) -> None:
+        """Unpack a tar archive below a directory of a container, running or not; owners and modes are kept."""
+        if not self._call("put_archive", container, directory, archive):
+            raise OpsError(f"Docker did not take the files for {directory} in {container}")
+
+    def execute(self, container: str, argv: Sequence[str], *, timeout: float | None = None) -> tuple[int, str]:
+        """Run a command in a running container; gives its exit code and output (both streams, not yet redacted).
+
+        With ``timeout`` (seconds), a command that does not end in time is killed and an OpsError raised.
+        """
+        created = self._call("exec_create", container, list(argv))["Id"]
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._kill_exec(created)
+
+        timer = threading.Timer(timeout if timeout is not None else 0, expire)
+        timer.daemon = True
+        if timeout is not None:
+            timer.start()
+        try:
+            output: bytes = self._call("exec_start", created)
+        finally:
+            timer.cancel()
+        if expired.is_set():
+            raise OpsError(f"`{' '.join(argv)}` did not end within {timeout:g} seconds and was killed")
+        code = self._call("exec_inspect", created)["ExitCode"]
+        return int(code if code is not None else -1), output.decode("utf-8", "replace")
+
+    def image_id(self, image: str) -> str | None:
+        """The id of a local image; None when it is not there."""
+        try:
+            return str(self._call("inspect_image", image)["Id"])
+        except _NotFound:
+            return None
+
+    def image_digests(self, image: str) -> list[str]:
+        """The repository digests of a local image (empty for one that was never pushed or pulled)."""
+        try:
+            return sorted(self._call("inspect_image", image).get("RepoDigests") or [])
+        except _NotFound:
+            return []
+
+    def image_environment(self, image: str) -> dict[str, str] | None:
+        """The variables that a local image sets; None when the image is not there."""
+        try:
+            config = self._call("inspect_image", image).get("Config") or {}
+        except _NotFound:
+            return None
+        return dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+
+    def version(self) -> str:
+        """The engine's version."""
+        return str(self._call("version")["Version"])
+
+    def disk_usage(self) -> dict[str, int]:
+        """Bytes that images, containers' layers, volumes and the build cache take (Engine API, SystemDataUsage)."""
+        usage = self._call("df")
+        return {
+            "images_bytes": int(usage.get("LayersSize") or 0),
+            "containers_bytes": sum(int(item.get("SizeRw") or 0) for item in usage.get("Containers") or []),
+            "volumes_bytes": sum(
+                max(0, int((item.get("UsageData") or {}).get("Size", 0))) for item in usage.get("Volumes") or []
+            ),
+            "build_cache_bytes": sum(int(item.get("Size") or 0) for item in usage.get("BuildCache") or []),
+        }
+
+    def root_directory(self) -> str:
+        """Where the engine keeps its data, /var/lib/docker unless configured otherwise."""
+        return str(self._call("info")["DockerRootDir"])
+
+    def _kill_exec(self, created: str) -> None:
+        """End the process of an exec and all that it has started; the Engine API has no call for that."""
+        try:
+            detail = self._call("exec_inspect", created)
+            pid = int(detail.get("Pid") or 0)
+            # Only on this very machine does the number mean that process: the engine may be a remote one.
+            with open(f"/proc/{pid}/cgroup", encoding="ascii", errors="replace") as stream:
+                here = detail["ContainerID"] in stream.read()
+            if here and detail.get("Running"):
+                # Any of them may hold the output open, and with it whoever waits for its end.
+                for number in _with_descendants(pid):
+                    os.kill(number, signal.SIGKILL)
+        except (OpsError, OSError):
+            pass  # gone already, or out of reach: whoever waits has a limit of his own
+
+    def _list(self, filters: dict[str, str]) -> list[Container]:
+        found = []
+        for entry in self._call("containers", all=True, filters=filters):
+            container = self.inspect(entry["Id"])
+            if container is not None:  # removed between the two calls
+                found.append(container)
+        return sorted(found, key=lambda item: item.name)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(self._api, method)(*args, **kwargs)
+        except docker.errors.NotFound as exc:
+            raise _NotFound(f"Docker: {_reason(exc)}") from exc
+        except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
+            raise OpsError(f"The Docker Engine could not {method.replace('_', ' ')}: {_reason(exc)}") from exc
+
+
+class _NotFound(OpsError):
+    """Docker knows no such container, image or path."""
+
+
+def _with_descendants(pid: int) -> list[int]:
+    """A process and those below it, parents before children (proc(5), /proc/pid/task/tid/children)."""
+    found = [pid]
+    for number in found:  # grows on the way
+        for path in glob.glob(f"/proc/{number}/task/*/children"):
+            with open(path, encoding="ascii") as stream:
+                found += [int(child) for child in stream.read().split()]
+    return found
+
+
+def _reason(exc: Exception) -> str:
+    explanation = getattr(exc, "explanation", None)
+    text = explanation.decode("utf-8", "replace") if isinstance(explanation, bytes) else explanation
+    return str(text or exc).strip()

@@ -1,0 +1,215 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Start, stop, restart and recreate: planned from the model and the containers, applied by Compose, proved after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..core.errors import InvalidInput, OpsError
+from .container import Container
+from .stack import Stack
+
+__all__ = ["STATES", "Action", "Plan", "apply", "drift_of", "plan"]
+
+STATES = ("started", "stopped", "restarted", "recreated")
+
+
+@dataclass(frozen=True)
+class Action:
+    """What happens to one service: create, recreate, start, restart, stop or nothing; and why."""
+
+    service: str
+    action: str
+    reason: str
+    before: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned change of a stack. ``explicit`` is False when the whole stack was meant."""
+
+    state: str
+    services: tuple[str, ...]
+    explicit: bool
+    dependencies: bool
+    actions: tuple[Action, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything would change."""
+        return any(action.action != "none" for action in self.actions)
+
+    def diff(self) -> dict[str, str]:
+        """Before and after, one line a service."""
+        after = {"create": "running", "recreate": "running (new container)", "start": "running", "stop": "exited"}
+        after["restart"] = "running (restarted)"
+        return {
+            "before": "".join(f"{item.service}: {item.before}\n" for item in self.actions),
+            "after": "".join(f"{item.service}: {after.get(item.action, item.before)}\n" for item in self.actions),
+        }
+
+
+def plan(stack: Stack, state: str, services: Sequence[str], *, dependencies: bool = False) -> Plan:
+    """Say what reaching ``state`` would change; changes nothing.
+
+    Args:
+        stack: the stack.
+        state: started, stopped, restarted or recreated.
+        services: service or container names; none means the whole stack.
+        dependencies: also start (or recreate, where they diverged) what the services depend on.
+
+    Raises:
+        InvalidInput: an unknown service, or a restart of something that has no container.
+    """
+    names = stack.model.resolve_all(services) or list(stack.model.services)
+    touched = _with_dependencies(stack, names) if dependencies else names
+    found = stack.containers_of(touched)
+    hashes = stack.cli.hashes(stack.name) if state in ("started", "recreated", "restarted") else {}
+    actions, warnings = [], []
+    for name in touched:
+        drift = drift_of(stack, name, found[name], hashes)
+        before = ", ".join(item.status for item in found[name]) or "absent"
+        action, reason = _decide(state, name in names, found[name], drift)
+        if state == "restarted" and not found[name]:
+            raise InvalidInput(
+                f"The service {name} has no container that could be restarted", hint="Start it (state: started)."
+            )
+        if state == "restarted" and drift:
+            warnings.append(
+                f"{name}: {drift}; a restart keeps the old configuration and environment, "
+                "only a recreate applies the new"
+            )
+        actions.append(Action(name, action, reason, before))
+    return Plan(state, tuple(names), bool(services), dependencies, tuple(actions), tuple(warnings))
+
+
+def apply(
+    stack: Stack, planned: Plan, *, wait: bool = True, timeout: float = 300, stop_timeout: float | None = None
+) -> list[Action]:
+    """Carry out a plan and prove it: containers in the wanted state, healthy where that can be asked.
+
+    Args:
+        stack: the stack.
+        planned: what ``plan`` returned.
+        wait: wait until what was started is healthy.
+        timeout: seconds for becoming healthy.
+        stop_timeout: seconds of grace for stopping; the Compose file's, else 30, without it.
+
+    Returns:
+        What really happened to each service, read from the containers before and after.
+
+    Raises:
+        CommandFailed: Compose failed.
+        Unhealthy: a service did not become healthy; carries its last log lines.
+    """
+    services = planned.services if planned.explicit else ()
+    touched = [action.service for action in planned.actions]
+    before = stack.containers_of(touched)
+    grace = stop_timeout if stop_timeout is not None else max((stack.grace(name) for name in touched), default=30.0)
+    if planned.changed:
+        if planned.state == "stopped":
+            stack.cli.stop(stack.name, services, grace=grace)
+        elif planned.state == "restarted":
+            stack.cli.restart(stack.name, services, dependencies=planned.dependencies, grace=grace)
+        else:
+            stack.cli.up(
+                stack.name,
+                services,
+                dependencies=planned.dependencies,
+                recreate=planned.state == "recreated",
+                stop_timeout=grace,
+                timeout=600 + timeout,
+            )
+    if planned.state == "stopped":
+        _prove_stopped(stack, touched)
+    else:
+        stack.wait_well(touched, timeout=timeout, healthy=wait)
+    after = stack.containers_of(touched)
+    return [_outcome(action, before[action.service], after[action.service]) for action in planned.actions]
+
+
+def _decide(state: str, named: bool, found: Sequence[Container], drift: str | None) -> tuple[str, str]:
+    running = bool(found) and all(item.running for item in found)
+    if state == "stopped":
+        stops = [item for item in found if item.running or item.status == "restarting"]
+        return ("stop", "is running") if stops else ("none", "is not running")
+    if state == "restarted":
+        return ("restart", "asked for") if named else ("none", "dependency")
+    if not found:
+        return "create", "has no container"
+    if state == "recreated" and named:
+        return "recreate", "asked for"
+    if drift:
+        return "recreate", drift
+    return ("none", "is running") if running else ("start", f"is {found[0].status}")
+
+
+def drift_of(stack: Stack, name: str, found: Sequence[Container], hashes: Mapping[str, str]) -> str | None:
+    """Why Compose would replace a service's containers, asking what Compose itself asks (its ``mustRecreate``).
+
+    Args:
+        stack: the stack.
+        name: the service.
+        found: its containers.
+        hashes: what ``ComposeCli.hashes`` returned.
+    """
+    service = stack.model.services[name]
+    for container in found:
+        if name in hashes and container.label("config-hash") not in (None, hashes[name]):
+            return "its configuration or environment changed since the container was made"
+        current = stack.engine.image_id(service.image) if service.image else None
+        recorded = container.label("image")
+        if current and recorded and recorded != current:
+            return "its image changed since the container was made"
+    return None
+
+
+def _with_dependencies(stack: Stack, names: Sequence[str]) -> list[str]:
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order or name not in stack.model.services:
+            return
+        depends = stack.model.services[name].definition.get("depends_on") or {}
+        for other in depends:
+            visit(other)
+        order.append(name)
+
+    for name in names:
+        visit(name)
+    return order
+
+
+def _prove_stopped(stack: Stack, services: Sequence[str]) -> None:
+    running = [item.name for found in stack.containers_of(services).values() for item in found if item.running]
+    if running:
+        raise OpsError(
+            f"Still running after the stop: {', '.join(running)}",
+            state="The other services are stopped.",
+            hint="Look at what restarts them (docker events), then stop again.",
+        )
+
+
+def _outcome(action: Action, before: Sequence[Container], after: Sequence[Container]) -> Action:
+    """The action as the containers tell it, whatever was predicted."""
+    old, new = {item.id for item in before}, {item.id for item in after}
+    was = any(item.running for item in before)
+    now = any(item.running for item in after)
+    if not old and new:
+        done = "create"
+    elif old != new:
+        done = "recreate"
+    elif was and not now:
+        done = "stop"
+    elif now and not was:
+        done = "start"
+    elif [item.started_at for item in before] != [item.started_at for item in after]:
+        done = "restart" if was else "start"  # the latter has ended again: a one-shot service
+    else:
+        done = "none"
+    return Action(action.service, done, action.reason, action.before)

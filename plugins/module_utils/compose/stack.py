@@ -1,0 +1,212 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Compose stack on this host: what it declares, what runs of it, and waiting for it to be well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Callable
+
+from ..core.clock import Clock, wait_for
+from ..core.errors import InvalidInput, OpsError, Unhealthy
+from ..core.redact import Redactor
+from ..core.runner import Runner
+from .cli import ComposeCli
+from .container import Container
+from .engine import Engine, connect
+from .model import Model
+from .project import Project, StackOptions, locate
+
+__all__ = ["DEFAULT_GRACE", "Stack", "open_stack"]
+
+# Titan's brain takes up to 30 seconds to end what it has begun; Docker's own ten would kill it.
+DEFAULT_GRACE = 30.0
+# A container without a health check counts as well when it has run for this long without a restart.
+_SETTLE = 1.0
+_CRASH_LOOP = 3
+_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|api_?key|private|credential|_url$|_dsn$")
+
+
+class Stack:
+    """One Compose project, located and readable.
+
+    Attributes:
+        options: what the operator said.
+        project: where it is.
+        name: the Compose project's name.
+        cli: Compose with the project's arguments.
+        engine: the Docker Engine.
+        compose_version: the version of Compose.
+        redact: masks every secret that the stack's environments hold.
+    """
+
+    def __init__(
+        self, options: StackOptions, project: Project, *, cli: ComposeCli, engine: Engine, clock: Clock, version: str
+    ) -> None:
+        self.options = options
+        self.project = project
+        self.cli = cli
+        self.engine = engine
+        self.clock = clock
+        self.compose_version = version
+        self.redact = Redactor()
+        self.model = self.load_model()
+        self.name = project.name or self.model.name
+
+    def load_model(self) -> Model:
+        """Read the Compose and env files again.
+
+        Raises:
+            InvalidInput: Compose refuses them.
+        """
+        config = self.cli.config(project=self.project.name)
+        raw = self.cli.config(interpolate=False, project=self.project.name)
+        model = Model.from_config(config, raw)
+        for service in model.services.values():
+            for name, value in service.environment.items():
+                if _SECRET_NAME.search(name):
+                    self.redact.add(value)
+        return model
+
+    def containers(self) -> list[Container]:
+        """The project's containers, those of ``docker compose run`` left out."""
+        return [item for item in self.engine.project_containers(self.name) if not item.one_off]
+
+    def containers_of(self, services: Iterable[str]) -> dict[str, list[Container]]:
+        """The containers of some services, by service; an empty list where there are none."""
+        found: dict[str, list[Container]] = {name: [] for name in services}
+        for container in self.containers():
+            if container.service in found:
+                found[str(container.service)].append(container)
+        return found
+
+    def grace(self, service: str, default: float | None = None) -> float:
+        """Seconds that a service gets to stop: what the Compose file says, else ``default``, else 30."""
+        declared = self.model.services[service].stop_grace if service in self.model.services else None
+        return declared if declared is not None else (default if default is not None else DEFAULT_GRACE)
+
+    def address(self, service: str) -> str:
+        """The network address of a service's running container.
+
+        Raises:
+            OpsError: it does not run or has none (host networking has: 127.0.0.1).
+        """
+        for container in self.containers_of([service])[service]:
+            if container.address:
+                return container.address
+        raise OpsError(f"The service {service} has no running container with a network address")
+
+    def tail(self, container: Container, lines: int = 20) -> list[str]:
+        """The last log lines of a container, redacted; a log that cannot be read gives the reason instead."""
+        redact = Redactor(value for name, value in container.environment.items() if _SECRET_NAME.search(name))
+        try:
+            raw = self.engine.logs(container.id, tail=lines)
+        except OpsError as exc:
+            raw = [f"(no log: {exc.msg})"]
+        return [self.redact(redact(line)) for line in raw]
+
+    def wait_well(self, services: Sequence[str], *, timeout: float, healthy: bool = True) -> dict[str, Container]:
+        """Wait until every service's containers run and, where they have a health check, pass it.
+
+        Args:
+            services: Compose service names.
+            timeout: seconds for all of them together.
+            healthy: wait for health checks; without it running for a moment is enough.
+
+        Returns:
+            The (first) container of each service, as it was when it was first seen well.
+
+        Raises:
+            Unhealthy: a container exited, restarts in a loop, is unhealthy, or the time ran out; carries its last
+                log lines, redacted.
+        """
+        restarts = {item.id: item.restart_count for item in self.containers()}
+        last: dict[str, str] = {}
+        first: dict[str, Container] = {}
+
+        def all_well() -> dict[str, Container] | None:
+            last.clear()
+            for name, found in self.containers_of(services).items():
+                if not found:
+                    last[name] = "has no container"
+                for container in found:
+                    self._fail_early(name, container, restarts.get(container.id, 0))
+                    trouble = self.trouble(container, healthy)
+                    if trouble:
+                        last[name] = trouble
+                    else:
+                        first.setdefault(name, container)
+            return None if last else first
+
+        wells = wait_for(all_well, timeout=timeout, clock=self.clock)
+        if wells is None:
+            name, trouble = sorted(last.items())[0]
+            others = f" (likewise: {', '.join(sorted(last)[1:])})" if len(last) > 1 else ""
+            found = self.containers_of([name])[name]
+            raise self._unhealthy(name, f"{trouble} after {timeout:g} seconds{others}", found[0] if found else None)
+        return wells
+
+    def _fail_early(self, name: str, container: Container, restarts_before: int) -> None:
+        if container.completed:
+            return
+        if container.status in ("exited", "dead"):
+            reason = f"exited with code {container.exit_code}"
+        elif container.restart_count - restarts_before >= _CRASH_LOOP:
+            reason = f"restarts in a loop, last exit code {container.exit_code}"
+        elif container.health == "unhealthy":
+            reason = "is unhealthy"
+        else:
+            return
+        raise self._unhealthy(name, reason, container)
+
+    def trouble(self, container: Container, healthy: bool = True) -> str | None:
+        """Why a container is not well (yet), e.g. "exited with code 1" or "is restarting"; None when it is well.
+
+        Args:
+            container: as just read.
+            healthy: look at its health check; without it running for a moment is enough.
+        """
+        if container.completed:
+            return None
+        if container.status in ("exited", "dead"):
+            return f"exited with code {container.exit_code}"
+        if container.status != "running":
+            return f"is {container.status}" + (f" ({container.error})" if container.error else "")
+        if healthy and container.health is not None:
+            return None if container.health == "healthy" else f"is running, its health check says {container.health}"
+        settled = container.started_at is not None and self.clock.now() - container.started_at >= _SETTLE
+        return None if settled else "has only just started"
+
+    def _unhealthy(self, service: str, reason: str, container: Container | None) -> Unhealthy:
+        log = self.tail(container) if container else []
+        return Unhealthy(
+            f"The service {service} {reason}" + (f"; its last log lines: {' | '.join(log[-5:])}" if log else ""),
+            facts={"service": service, "log": log},
+        )
+
+
+def open_stack(
+    options: StackOptions, *, runner: Runner, clock: Clock, connector: Callable[[str], Engine] = connect
+) -> Stack:
+    """Locate and read the stack.
+
+    Raises:
+        OpsError: Docker does not run, there is no Compose v2, a file is missing, or Compose refuses the project.
+    """
+    if not options.project_src.startswith("/"):
+        raise InvalidInput(f"project_src must be an absolute path, not {options.project_src}")
+    engine = connector(options.docker_host)
+    project = locate(options, engine.project_containers())
+    cli = ComposeCli(
+        runner,
+        project_src=project.src,
+        files=project.files,
+        env_files=project.env_files,
+        profiles=options.profiles,
+        docker_host=options.docker_host,
+    )
+    version = cli.check_version()
+    return Stack(options, project, cli=cli, engine=engine, clock=clock, version=version)

@@ -1,0 +1,67 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files of a container's own layer, carried over to the container that replaces it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+from ..compose.container import Container
+from ..compose.engine import Engine
+from ..core.files import ensure_private_dir, read_regular, write_atomic
+
+__all__ = ["CarryStore"]
+
+
+class CarryStore:
+    """Keeps the files safe on the host (0600 in 0700) from before the old container goes until the new one has them.
+
+    Args:
+        directory: where; exists only while an operation is under way.
+        files: paths inside the containers, by service.
+    """
+
+    def __init__(self, directory: str, files: Mapping[str, Sequence[str]]) -> None:
+        self._directory = directory
+        self._files = {service: tuple(paths) for service, paths in files.items()}
+
+    def save(self, engine: Engine, service: str, container: Container) -> list[str]:
+        """Copy a container's files; what was saved of that service before is replaced, and forgotten if gone now.
+
+        Returns:
+            The paths that were there.
+        """
+        found = []
+        for path in self._files.get(service, ()):
+            archive = engine.read_archive(container.id, path)
+            target = self._path(service, path)
+            if archive is None:
+                if os.path.exists(target):
+                    os.unlink(target)
+                continue
+            ensure_private_dir(self._directory)
+            write_atomic(target, archive)
+            found.append(path)
+        return found
+
+    def load(self, engine: Engine, service: str, container: Container) -> list[str]:
+        """Put the saved files into a container that has not run yet; gives the paths."""
+        placed = []
+        for path in self._files.get(service, ()):
+            saved = self._path(service, path)
+            if os.path.exists(saved):
+                engine.write_archive(container.id, os.path.dirname(path) or "/", read_regular(saved).data)
+                placed.append(path)
+        return placed
+
+    def clear(self) -> None:
+        """Remove everything saved."""
+        if os.path.isdir(self._directory):
+            shutil.rmtree(self._directory)
+
+    def _path(self, service: str, path: str) -> str:
+        return os.path.join(self._directory, f"{service}{path.replace('/', '%')}.tar")

@@ -1,0 +1,186 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A secret in an env file: what it is now, who gets it, and what the file says after a change."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from ..compose.container import Container
+from ..compose.dotenv import EnvFile, literal, parse, set_values
+from ..compose.holders import Holder, Literal, carries, find_holders, find_literals, find_outsiders
+from ..compose.stack import Stack
+from ..core.errors import InvalidInput, Refused
+from ..core.files import FileState, drop_staging, read_regular, write_atomic
+
+__all__ = ["EnvSecret", "put_back", "read_secret", "swapped"]
+
+
+@dataclass(frozen=True)
+class EnvSecret:
+    """A secret as the host has it now.
+
+    Attributes:
+        key: its variable in the env file.
+        file: the env file as it was read.
+        value: the secret.
+        keys: every variable of the file that contains it, ``key`` first (copies under other names).
+        holders: the services that get it.
+        outsiders: running containers that hold it and are not of the stack's services.
+    """
+
+    key: str
+    file: FileState = field(repr=False)
+    value: str = field(repr=False)
+    keys: tuple[str, ...]
+    holders: tuple[Holder, ...]
+    outsiders: tuple[Container, ...] = field(repr=False)
+
+    def services(self) -> list[str]:
+        """Names of the services that hold it."""
+        return [holder.service for holder in self.holders]
+
+
+def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
+    """Read the secret and find its holders.
+
+    Raises:
+        InvalidInput: the env file or the key is missing, doubled, or says something else than Compose reads.
+        Refused: a holder would keep the old value, because it is written out somewhere else.
+    """
+    path = os.path.join(stack.project.src, path)
+    state = read_regular(path, what="env file")
+    env = parse(state.data)
+    value = _value(env, path, key)
+    files = [other for other in stack.project.env_files if os.path.realpath(other) != state.real_path]
+    literals = [
+        *find_literals(stack.model, key, value, stack.project.files, path),
+        *_shadows(files, key, value),
+    ]
+    if literals:
+        raise Refused(
+            f"{key} cannot be rotated: a copy that a change of {path} does not reach is fixed for "
+            + "; ".join(str(item) for item in literals),
+            hint=f"Replace each by ${{{key}}} (or by env_file: {path}), recreate that service, and run again.",
+            facts={"literals": [str(item) for item in literals]},
+        )
+    stack.redact.add(value)
+    holders = find_holders(stack.model, key, value)
+    unseen = [f"{holder.service} ({', '.join(holder.places)})" for holder in holders if not holder.variables]
+    if unseen:
+        raise Refused(
+            f"{key} cannot be rotated: these services get it in a way in which it cannot be proved afterwards: "
+            + ", ".join(unseen),
+            hint="Give it to them as an environment variable, recreate them, and run again.",
+        )
+    outsiders = find_outsiders(stack.engine.all_containers(), stack.name, stack.model.services, value)
+    keys = dict.fromkeys([key, *_copies(env, key, value)])
+    return EnvSecret(key, state, value, tuple(keys), tuple(holders), tuple(outsiders))
+
+
+def swapped(data: bytes, key: str, old: str, new: str) -> bytes:
+    """An env file's content with ``new`` for ``old``, in ``key`` and in every other variable that has a copy of it.
+
+    Raises:
+        InvalidInput: the value would not survive Compose's parser.
+    """
+    names = dict.fromkeys(_copies(parse(data), key, old))
+    data = set_values(data, {key: new})
+    for name in names:
+        env = parse(data)
+        entry = env.of(name)[-1]
+        text = literal(entry)
+        if text is not None or len(env.of(name)) > 1:  # the latter is refused there
+            data = set_values(data, {name: _exchanged(text or "", old, new)})
+            continue
+        # It refers to other variables, too: these references stay, so only the secret's own characters are replaced.
+        written = env.text[: entry.start] + _exchanged(entry.raw_value, old, new) + env.text[entry.end :]
+        data = written.encode("utf-8", "surrogateescape")
+        before = env.resolve({})
+        if parse(data).resolve({}) != {**before, name: _exchanged(before[name], old, new)}:
+            raise InvalidInput(
+                f"The new value of {key} cannot be put into {name}, line {entry.line} of the env file",
+                hint=f"Write ${{{key}}} there in place of the value.",
+            )
+    return data
+
+
+def put_back(path: str, *, old_data: bytes, new_data: bytes, key: str, old: str, new: str) -> bool:
+    """Make the env file say the old value again; what other people changed since then is kept.
+
+    Returns:
+        Whether anything had to be changed.
+
+    Raises:
+        InvalidInput: the key has a third value now, or cannot be found any more.
+    """
+    state = read_regular(path, what="env file")
+    current = parse(state.data).resolve({}).get(key)
+    if current == old:
+        drop_staging(state.real_path)
+        return False
+    if current != new:
+        raise InvalidInput(
+            f"{path} was edited meanwhile: {key} has neither the value from before the rotation nor the new one",
+            state="The env file was left as it is.",
+            hint="Decide by hand which secret is right, then run recreate.yml for the holders.",
+        )
+    content = old_data if state.data == new_data else swapped(state.data, key, new, old)
+    write_atomic(state.real_path, content, mode=state.mode, uid=state.uid, gid=state.gid)
+    return True
+
+
+def _exchanged(text: str, old: str, new: str) -> str:
+    """``new`` for ``old`` as it is and percent-encoded (RFC 3986, 2.1); within a URL the new one is encoded."""
+    encoded = ("".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape")) for char in old)
+    pattern = "".join(f"(?:{re.escape(char)}|(?i:{code}))" for char, code in zip(old, encoded))
+
+    def put(found: re.Match[str]) -> str:
+        in_url = found[0] != old or "://" in text[: found.start()]
+        return quote(new, safe="") if in_url else new
+
+    return re.sub(pattern, put, text)
+
+
+def _copies(env: EnvFile, key: str, value: str) -> list[str]:
+    return [item.key for item in env.entries if item.key != key and carries(item.raw_value, value)]
+
+
+def _value(env: EnvFile, path: str, key: str) -> str:
+    lines = env.lines_of(key)
+    if not lines:
+        raise InvalidInput(f"The env file {path} does not set {key}", hint="Name the right variable with key.")
+    if len(lines) > 1:
+        raise InvalidInput(
+            f"The env file {path} sets {key} {len(lines)} times (lines {', '.join(map(str, lines))})",
+            hint="Only the last one counts for Compose; remove the others.",
+        )
+    entry = next(item for item in env.entries if item.key == key)
+    value = "" if entry.inherited else literal(entry)
+    if value is None:
+        raise InvalidInput(
+            f"Compose alters the value of {key} in {path}, line {lines[0]}: it interpolates a dollar sign in it",
+            hint="Put the value in single quotes (and recreate its holders), so that file and services agree.",
+        )
+    if not value:
+        raise InvalidInput(
+            f"The env file {path} gives {key} no value (line {lines[0]}): nothing to rotate, nothing to return to",
+            hint="Write a first one there (openssl rand -hex 32), and run recreate.yml for its holders.",
+        )
+    return value
+
+
+def _shadows(files: Sequence[str], key: str, value: str) -> list[Literal]:
+    """Other ``--env-file`` files that set the key or contain the value."""
+    found = []
+    for path in files:
+        for entry in parse(read_regular(path, what="env file").data).entries:
+            if entry.key == key or carries(entry.raw_value, value):
+                found.append(Literal("(interpolation)", entry.key, path, entry.line))
+    return found
