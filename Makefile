@@ -54,7 +54,7 @@ sandbox-down: ## remove the sandbox Droplet without a trace
 
 .PHONY: clean
 clean: ## remove what make made in the checkout (the sandbox: make sandbox-down)
-	@rm -rf .venv .cache .ansible .mypy_cache .ruff_cache .hypothesis titan-ops-*.tar.gz
+	@rm -rf .venv .cache .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis titan-ops-*.tar.gz
 
 .PHONY: venv
 venv: # always asked, never in the way: it does nothing when all is as it should be

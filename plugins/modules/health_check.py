@@ -87,7 +87,10 @@ options:
         elements: str
         default: []
       timeout:
-        description: Seconds that one try may take. A command that takes longer is killed.
+        description:
+          - Seconds that one try may take.
+          - A command that takes longer is killed, unless it has started others. Those stay, and it is not run again
+            before they have ended.
         type: float
         default: 5.0
   timeout:

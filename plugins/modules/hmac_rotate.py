@@ -31,25 +31,21 @@ options:
     type: str
     default: HMAC_SECRET
   length:
-    description:
-      - Length of the new secret in bytes (it is written as twice as many hexadecimal digits), at least 16.
+    description: Length of the new secret in bytes (it is written as twice as many hexadecimal digits), at least 16.
     type: int
     default: 32
   services:
-    description:
-      - Services that are switched together, by service or container name. An empty list means every holder.
+    description: Services that are switched together, by service or container name. An empty list means every holder.
     type: list
     elements: str
     default: [titan-brain, titan-execution]
   producers:
-    description:
-      - Those of O(services) that sign messages. They are stopped first, before the drain.
+    description: Those of O(services) that sign messages. They are stopped first, before the drain.
     type: list
     elements: str
     default: [titan-brain]
   drain:
-    description:
-      - The JetStream consumer that must have worked off its messages before the consumers are stopped.
+    description: The JetStream consumer that must have worked off its messages before the consumers are stopped.
     type: dict
     default: {}
     suboptions:
@@ -171,8 +167,7 @@ drained:
   type: dict
   sample: {stream: TITAN_CMD, consumer: EXECUTION_CORE, waiting: 3, left: 0, seconds: 0.082}
 interruption:
-  description:
-    - Per service, seconds from the request to stop until the new container started, and until it was healthy.
+  description: Per service, seconds from the request to stop until the new container started, and until it was healthy.
   returned: success, outside of check mode
   type: dict
   sample: {titan-brain: {until_started_seconds: 2.1, until_healthy_seconds: 3.8}}
@@ -212,44 +207,14 @@ log:
 """
 
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
-from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
+from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac import rotate
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.spec import hmac_spec
 
 
 def operation(context: Context) -> dict:
     """Recover, plan, and outside of check mode apply."""
-    options = HmacOptions.from_params(context.params)
-    stack = context.open()
-    result: dict = {"changed": True, "warnings": [], "recovered": None, "key": options.key}
-    if context.check_mode:
-        if hmac.interrupted(stack):
-            result["warnings"].append("An interrupted rotation was found: a real run finishes or undoes it first.")
-    else:
-        result["recovered"] = hmac.recover(stack, options)
-        if result["recovered"]:
-            result["warnings"].append(f"An interrupted rotation was found and {result['recovered']} first.")
-    planned = hmac.plan(stack, options)
-    before = hmac.counters(stack, options)
-    result["warnings"] += planned.warnings
-    result.update(
-        env_file=planned.secret.file.real_path,
-        holders=planned.holders(),
-        steps=planned.steps(),
-        diff=planned.diff(),
-        counters={"before": before},
-    )
-    if not context.check_mode:
-        outcome, drained = hmac.apply(stack, options, planned)
-        result.update(
-            drained=hmac.drain_facts(drained),
-            interruption=outcome.interruption,
-            skew_seconds=outcome.skew_seconds,
-            carried=outcome.carried,
-            steps=outcome.steps,
-            counters={"before": before, "after": hmac.counters(stack, options)},
-        )
-    return result
+    return rotate(context.open(), HmacOptions.from_params(context.params), check_mode=context.check_mode)
 
 
 def main() -> None:

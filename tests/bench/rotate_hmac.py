@@ -80,7 +80,7 @@ def main() -> int:
     print(
         f"{'way':10}{'brain out':>11}{'execution out':>15}{'published':>11}{'accepted':>10}{'rejected':>10}{'lost':>6}"
     )
-    for _ in range(runs):
+    for _run in range(runs):
         for name, operation in ways.items():
             result = measure(operation)
             results[name].append(result)

@@ -213,8 +213,16 @@ class FakeCli:
         shown = {**self.services, **(self.idle if all_profiles else {})}
         return {"name": project or "titan-prod", "services": json.loads(json.dumps(shown))}
 
-    def hashes(self, project: str) -> dict[str, str]:
-        return {name: self.hash(name) for name in self.services}
+    def hashes(self, project: str, *, dependencies: bool = True) -> dict[str, str]:
+        left_out = () if dependencies else ("depends_on",)
+        return {
+            name: _hash({key: value for key, value in service.items() if key not in left_out})
+            for name, service in self.services.items()
+        }
+
+    def known_hashes(self, project: str) -> dict[str, set[str]]:
+        full, bare = self.hashes(project), self.hashes(project, dependencies=False)
+        return {name: {full[name], bare[name]} for name in full}
 
     def hash(self, service: str) -> str:
         """The configuration hash of a service as it is defined now."""

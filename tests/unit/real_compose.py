@@ -25,6 +25,8 @@ def command() -> tuple[str, ...]:
     """How to call Compose: $TITAN_COMPOSE, else ``docker compose``, else what the sandbox unpacks. Fails without."""
     named = os.environ.get("TITAN_COMPOSE")
     if named:
+        if not _succeeds(named, "version"):
+            pytest.fail(f"TITAN_COMPOSE={named} is no Compose v2 that works here.")
         return (named,)
     if _succeeds("docker", "compose", "version"):
         return ("docker", "compose")

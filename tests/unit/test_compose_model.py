@@ -61,7 +61,7 @@ def test_a_name_that_is_none_is_refused_and_the_services_are_named(name: str) ->
 
 def test_a_name_with_two_meanings_is_refused_and_both_are_named() -> None:
     swapped = model({"a": {"container_name": "b"}, "b": {"container_name": "c"}})
-    with pytest.raises(InvalidInput, match="b is ambiguous: it is a service and also the container name of .* a"):
+    with pytest.raises(InvalidInput, match=r"b is ambiguous: it is a service and also the container name of .* a"):
         swapped.resolve("b")
     assert swapped.resolve("a") == "a"
     assert swapped.resolve("c") == "b"

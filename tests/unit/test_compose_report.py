@@ -15,7 +15,6 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.compose import report as module
 from ansible_collections.titan.ops.plugins.module_utils.compose.container import Port, from_inspect
-from ansible_collections.titan.ops.plugins.module_utils.compose.hashes import config_hashes
 from ansible_collections.titan.ops.plugins.module_utils.compose.report import environment_drift, image_drift
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
@@ -124,19 +123,6 @@ def test_a_container_made_without_its_dependencies_has_not_drifted() -> None:
     made = brain(brain_container())
     made.cli.services["titan-brain"] = {**BRAIN, "depends_on": {"nats": {}}}  # type: ignore[attr-defined]
     assert only(made)["config_drift"] is False
-
-
-def test_hashes_are_asked_of_the_resolved_project_on_standard_input() -> None:
-    of, runner = stack({"a": {"depends_on": {"b": {}}, "environment": {"KEY": SECRET}}, "b": {}}), FakeRunner()
-    whole = config_hashes(of, runner)
-    alone = config_hashes(of, runner, dependencies=False)
-    assert whole["b"] == alone["b"]
-    assert whole["a"] != alone["a"] == FakeCli({"a": {"environment": {"KEY": SECRET}}}).hash("a")
-    for argv, data in runner.ran:
-        assert argv[argv.index("--file") + 1] == "-"
-        assert argv[argv.index("--project-name") + 1] == "titan-prod"
-        assert SECRET in (data or b"").decode()
-        assert SECRET not in " ".join(argv)
 
 
 def test_a_changed_variable_is_named_and_neither_value_is_anywhere() -> None:

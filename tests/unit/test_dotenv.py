@@ -32,6 +32,7 @@ READINGS: dict[str, tuple[bytes, dict[str, str]]] = {
     "CRLF": (b"A=1\r\nB='2'\r\nC=\r\n\r\nD=4", {"A": "1", "B": "2", "C": "", "D": "4"}),
     "byte order mark": (b"\xef\xbb\xbfA=1\n", {"A": "1"}),
     "export": (b"export A=1\nexport\tB=2\nexport  C\n", {"A": "1", "B": "2"}),
+    "export alone": (b"export\nexport \t\nA=1\n", {"A": "1"}),
     "export as a name": (b"export=1\n", {"export": "1"}),
     "blanks around the separator": (b"A = 1\nB= 2\nC =3\n\t D=4 \t\n", {"A": "1", "B": "2", "C": "3", "D": "4"}),
     "YAML's separator": (b"A: 1\nB:2\nC: x=y\n", {"A": "1", "B": "2", "C": "x=y"}),
@@ -74,6 +75,7 @@ READINGS: dict[str, tuple[bytes, dict[str, str]]] = {
         "A.B=1\nC-D=2\nE[0]=3\n4=5\nß=6\n".encode(),
         {"A.B": "1", "C-D": "2", "E[0]": "3", "4": "5", "ß": "6"},
     ),
+    "bytes that are not UTF-8 until they meet": (b"A=\xe2$NO\x82\x85\n", {"A": "\u2085"}),
     "all kinds of white space are trimmed": ("A=\xa01\u2003\n\u3000B=2\x85\n".encode(), {"A": "1", "B": "2"}),
 }
 
@@ -137,6 +139,21 @@ def test_a_file_is_refused_by_line_and_reason_without_its_values(data: bytes, li
     assert caught.value.facts["line"] == line
     assert "Nothing was changed." in str(caught.value)
     assert "SECRET" not in str(caught.value) + repr(caught.value) + repr(caught.value.facts)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in [*REFUSALS, *IMPOSSIBLE] if not name.startswith(("required", "NUL"))]
+)
+def test_what_no_environment_can_mend_is_refused_at_once(name: str) -> None:
+    data, _line, _reason = {**REFUSALS, **IMPOSSIBLE}[name]
+    with pytest.raises(InvalidInput):
+        parse(data)
+    with pytest.raises(InvalidInput):
+        set_values(b"K=1\n" + data, {"K": "2"})
+
+
+def test_a_line_that_says_nothing_gives_no_entry() -> None:
+    assert parse(b"export\n# c\n\n").entries == ()
 
 
 @pytest.mark.parametrize("data", [data for data, _line, _reason in REFUSALS.values()], ids=REFUSALS.keys())

@@ -45,6 +45,7 @@ class ComposeCli:
         self._runner = runner
         self._project_src = project_src
         self._env = {"DOCKER_HOST": docker_host, "COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain"}
+        self._profiles = tuple(profiles)
         self._args = ["--project-directory", project_src]
         for path in files:
             self._args += ["--file", path]
@@ -95,18 +96,44 @@ class ComposeCli:
                 "`docker compose config --format json` did not print JSON", state="Nothing was changed."
             ) from exc
 
-    def hashes(self, project: str) -> dict[str, str]:
-        """Every active service's configuration hash, as Compose labels a container that it creates from it."""
-        done = self._compose(["config", "--hash", "*"], project=project)
+    def hashes(self, project: str, *, dependencies: bool = True) -> dict[str, str]:
+        """Every active service's configuration hash, as Compose labels a container with that it creates now.
+
+        ``config --hash`` on the project's own files does not tell it: Compose 2.22 and later leave ``env_file`` out
+        there, but not when they create a container (docker/compose issue 14001). A project that is resolved already has
+        no ``env_file`` left, so that one is given on standard input.
+
+        Args:
+            project: the project's name.
+            dependencies: as ``up`` labels; without, as ``up --no-deps`` does (Compose 2.19 to 2.29.2 put ``depends_on``
+                into the hash, docker/compose issue 12069).
+
+        Raises:
+            OpsError: Compose refuses the project.
+        """
+        config = self.config(project=project)
+        if not dependencies:
+            for service in (config.get("services") or {}).values():
+                service.pop("depends_on", None)
+        data = json.dumps(config).encode()
+        arguments = ["--project-directory", self._project_src, "--file", "-"]
+        for profile in self._profiles:
+            arguments += ["--profile", profile]
+        done = self._compose(["config", "--hash", "*"], project=project, arguments=arguments, data=data)
         pairs = (line.split() for line in done.out.splitlines())
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def known_hashes(self, project: str) -> dict[str, set[str]]:
+        """Both hashes of each service: with neither of them has its configuration changed."""
+        full, bare = self.hashes(project), self.hashes(project, dependencies=False)
+        return {name: {full[name], bare[name]} for name in full}
 
     def up(
         self,
         project: str,
         services: Sequence[str] = (),
         *,
-        dependencies: bool = False,
+        isolated: bool = False,
         recreate: bool = False,
         start: bool = True,
         stop_timeout: float | None = None,
@@ -117,7 +144,8 @@ class ComposeCli:
         Args:
             project: the project's name.
             services: Compose service names.
-            dependencies: touch what they depend on, too.
+            isolated: leave what they depend on alone (``--no-deps``). Compose labels such containers as if they had no
+                dependencies, and its next plain ``up`` replaces them: see ``operations.must_isolate``.
             recreate: replace containers even when nothing changed.
             start: start them; without it they are only created.
             stop_timeout: seconds of grace for containers that are replaced (Compose's own rule without).
@@ -127,7 +155,7 @@ class ComposeCli:
             CommandFailed: Compose failed.
         """
         argv = ["up", "--detach" if start else "--no-start", "--quiet-pull"]
-        if services and not dependencies:
+        if services and isolated:
             argv.append("--no-deps")
         if recreate:
             argv.append("--force-recreate")
@@ -150,13 +178,21 @@ class ComposeCli:
         self._compose(["restart", *options, *services], project=project, timeout=600)
 
     def _compose(
-        self, argv: Sequence[str], *, project: str | None, extra: Sequence[str] = (), timeout: float = 120
+        self,
+        argv: Sequence[str],
+        *,
+        project: str | None,
+        extra: Sequence[str] = (),
+        arguments: Sequence[str] | None = None,
+        data: bytes | None = None,
+        timeout: float = 120,
     ) -> Completed:
         name = ["--project-name", project] if project else []
         # A variable of our own environment would win over the env file (Compose's order of precedence): hand none down.
-        command = ["docker", "compose", *name, *self._args, *extra, *argv]
+        fixed = self._args if arguments is None else arguments
+        command = ["docker", "compose", *name, *fixed, *extra, *argv]
         done = self._runner.run(
-            command, cwd=self._project_src, env=self._env, inherit=False, timeout=timeout, check=False
+            command, cwd=self._project_src, env=self._env, inherit=False, data=data, timeout=timeout, check=False
         )
         if done.rc != 0:
             words = _last_words(done.err or done.out)

@@ -129,7 +129,7 @@ def _ports(published: Mapping[str, Any]) -> list[Port]:
     """From NetworkSettings.Ports, e.g. {"3100/tcp": [{"HostIp": "127.0.0.1", "HostPort": "3100"}], "53/udp": None}."""
     found = []
     for name, bindings in sorted(published.items()):
-        number, _, protocol = name.partition("/")
+        number, _separator, protocol = name.partition("/")
         for binding in bindings or [{}]:
             host_port = int(binding["HostPort"]) if binding.get("HostPort") else None
             found.append(Port(int(number), protocol or "tcp", binding.get("HostIp") or None, host_port))
@@ -137,5 +137,5 @@ def _ports(published: Mapping[str, Any]) -> list[Port]:
 
 
 def _split(entry: str) -> tuple[str, str]:
-    name, _, value = entry.partition("=")
+    name, _separator, value = entry.partition("=")
     return name, value

@@ -214,7 +214,9 @@ def _append(file: EnvFile, key: str, value: str) -> EnvFile:
         if longer and longer.entries[:-1] == file.entries and literal(longer.entries[-1]) == value:
             return longer
     raise InvalidInput(
-        f"Compose would not read the new value of {key} back from the end of the env file", facts={"key": key}
+        f"Compose would not read the new value of {key} back from the end of the env file",
+        hint=f"Add a line {key}= by hand and run this again.",
+        facts={"key": key},
     )
 
 
@@ -225,7 +227,7 @@ def _ways_to_write(value: str, quoting: Quoting) -> Iterator[str]:
         yield value
     if quoting is Quoting.DOUBLE and visible and not re.search(r'[\\"$]', value):
         yield f'"{value}"'
-    if visible and "'" not in value and not value.endswith("\\"):
+    if visible and "'" not in value:
         yield f"'{value}'"
     yield _double_quoted(value)
 

@@ -38,7 +38,7 @@ _FILLER = re.compile(f"(?:[{_SPACE}]+|#[^\n]*)*")
 _EXPORT = re.compile(f"export(?=[\t\n\f\r ])[{_BLANK}]*")
 
 # In double quotes only. A backslash before anything else stays.
-_ESCAPE = re.compile(r'\\(?:[abcfnrtv$"\\]|0[0-9]{0,3})')
+_ESCAPE = re.compile(r'\\(?:[abfnrtv$"\\]|0[0-7]{0,3})')
 _ESCAPED = {**dict(zip("abfnrtv", "\a\b\f\n\r\t\v")), "\\": "\\", '"': '"', "$": "$$"}
 
 # Compose matches names without regard to case, by simple Unicode folding: the last two fold to s and k.
@@ -221,11 +221,11 @@ def _unescape(match: Match[str]) -> str:
     """What Compose makes of one escape sequence in double quotes."""
     code = match[0][1:]
     if code[0] != "0":
-        return _ESCAPED.get(code, match[0])  # \c is taken for an escape and then left as it is
+        return _ESCAPED[code]
     digits = code[1:]
-    if re.fullmatch("[0-3][0-7]{2}", digits):
+    if len(digits) == 3 and digits[0] in "0123":
         return chr(int(digits, 8))
-    return "\\" + digits  # too short, too large or not octal: only the 0 is lost
+    return "\\" + digits  # too short or too large: only the 0 is lost
 
 
 def _split_braced(match: Match[str], entry: Entry) -> tuple[str, str, str, str]:
@@ -252,7 +252,8 @@ def _split_braced(match: Match[str], entry: Entry) -> tuple[str, str, str, str]:
             index += 1
         index += 1
     parts = _BRACED.fullmatch(source, 2, closing)
-    assert parts is not None  # the name, and an operator if any, stand before the first brace that could close
+    if parts is None:  # impossible: the name, and an operator if any, stand before the first brace that could close
+        raise _unreadable(entry.line, f"the value of {entry.key} contains an unreadable ${{...}}")
     return parts["name"], parts["operator"] or "", parts["word"] or "", source[closing + 1 :]
 
 

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import OpsError
@@ -115,47 +116,22 @@ class Engine:
         self._call("start", container)
 
     def start_together(self, containers: Sequence[str]) -> None:
-        """Start containers at the same moment, one thread each.
+        """Start containers at the same moment.
 
         Raises:
             OpsError: at least one did not start; the message has every reason.
         """
-        errors: list[str] = []
-        gate = threading.Barrier(len(containers)) if containers else None
-
-        def start_one(name: str) -> None:
-            assert gate is not None
-            gate.wait()
-            try:
-                self.start(name)
-            except OpsError as exc:
-                errors.append(f"{name}: {exc.msg}")
-
-        threads = [threading.Thread(target=start_one, args=(name,), daemon=True) for name in containers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise OpsError("Containers did not start: " + "; ".join(sorted(errors)))
+        _together("start", {name: functools.partial(self.start, name) for name in containers})
 
     def stop_together(self, containers: Mapping[str, float]) -> None:
-        """Stop containers at the same time, each with its own grace in seconds."""
-        errors: list[str] = []
+        """Stop containers at the same time, each with its own grace in seconds.
 
-        def stop_one(name: str, grace: float) -> None:
-            try:
-                self.stop(name, timeout=grace)
-            except OpsError as exc:
-                errors.append(f"{name}: {exc.msg}")
-
-        threads = [threading.Thread(target=stop_one, args=item, daemon=True) for item in containers.items()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise OpsError("Containers did not stop: " + "; ".join(sorted(errors)))
+        Raises:
+            OpsError: at least one did not stop; the message has every reason.
+        """
+        _together(
+            "stop", {name: functools.partial(self.stop, name, timeout=grace) for name, grace in containers.items()}
+        )
 
     def logs(self, container: str, *, tail: int) -> list[str]:
         """The last lines of a container's log, both streams; not yet redacted."""
@@ -187,25 +163,24 @@ class Engine:
     def execute(self, container: str, argv: Sequence[str], *, timeout: float | None = None) -> tuple[int, str]:
         """Run a command in a running container; gives its exit code and output (both streams, not yet redacted).
 
-        With ``timeout`` (seconds), a command that does not end in time is killed and an OpsError raised.
+        With ``timeout`` (seconds), a command that does not end in time is killed, where that is safe, and OpsError
+        raised when it has ended. Whoever cannot wait for the others calls this from a thread.
         """
         created = self._call("exec_create", container, list(argv))["Id"]
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            self._kill_exec(created)
-
-        timer = threading.Timer(timeout if timeout is not None else 0, expire)
-        timer.daemon = True
+        killed: list[bool] = []
+        timer = None
         if timeout is not None:
+            timer = threading.Timer(timeout, lambda: killed.append(self._kill_exec(created)))
+            timer.daemon = True
             timer.start()
         try:
             output: bytes = self._call("exec_start", created)
         finally:
-            timer.cancel()
-        if expired.is_set():
-            raise OpsError(f"`{' '.join(argv)}` did not end within {timeout:g} seconds and was killed")
+            if timer is not None:
+                timer.cancel()
+        if killed:
+            how = " and was killed" if killed[0] else ""
+            raise OpsError(f"`{' '.join(argv)}` did not end within {timeout:g} seconds{how}")
         code = self._call("exec_inspect", created)["ExitCode"]
         return int(code if code is not None else -1), output.decode("utf-8", "replace")
 
@@ -251,20 +226,24 @@ class Engine:
         """Where the engine keeps its data, /var/lib/docker unless configured otherwise."""
         return str(self._call("info")["DockerRootDir"])
 
-    def _kill_exec(self, created: str) -> None:
-        """End the process of an exec and all that it has started; the Engine API has no call for that."""
+    def _kill_exec(self, created: str) -> bool:
+        """End the process of an exec (the Engine API has no call for that); tells whether it was.
+
+        One that has children is left alone: they would become those of the container's first process, and PostgreSQL,
+        where it is that, takes the death of any child for a crash and throws everybody out.
+        """
         try:
             detail = self._call("exec_inspect", created)
             pid = int(detail.get("Pid") or 0)
             # Only on this very machine does the number mean that process: the engine may be a remote one.
             with open(f"/proc/{pid}/cgroup", encoding="ascii", errors="replace") as stream:
                 here = detail["ContainerID"] in stream.read()
-            if here and detail.get("Running"):
-                # Any of them may hold the output open, and with it whoever waits for its end.
-                for number in _with_descendants(pid):
-                    os.kill(number, signal.SIGKILL)
+            if not here or not detail.get("Running") or _has_children(pid):
+                return False
+            os.kill(pid, signal.SIGKILL)
         except (OpsError, OSError):
-            pass  # gone already, or out of reach: whoever waits has a limit of his own
+            return False  # gone already, or out of reach
+        return True
 
     def _list(self, filters: dict[str, str]) -> list[Container]:
         found = []
@@ -283,18 +262,39 @@ class Engine:
             raise OpsError(f"The Docker Engine could not {method.replace('_', ' ')}: {_reason(exc)}") from exc
 
 
+def _together(verb: str, calls: Mapping[str, Callable[[], None]]) -> None:
+    """Make calls at the same moment, one thread each; the error tells every failure."""
+    errors: list[str] = []
+    gate = threading.Barrier(max(1, len(calls)))
+
+    def make(name: str, call: Callable[[], None]) -> None:
+        gate.wait()
+        try:
+            call()
+        except OpsError as exc:
+            errors.append(f"{name}: {exc.msg}")
+
+    threads = [threading.Thread(target=make, args=item, daemon=True) for item in calls.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise OpsError(f"Containers did not {verb}: " + "; ".join(sorted(errors)))
+
+
 class _NotFound(OpsError):
     """Docker knows no such container, image or path."""
 
 
-def _with_descendants(pid: int) -> list[int]:
-    """A process and those below it, parents before children (proc(5), /proc/pid/task/tid/children)."""
-    found = [pid]
-    for number in found:  # grows on the way
-        for path in glob.glob(f"/proc/{number}/task/*/children"):
-            with open(path, encoding="ascii") as stream:
-                found += [int(child) for child in stream.read().split()]
-    return found
+def _has_children(pid: int) -> bool:
+    """Whether a process has any (proc(5), /proc/pid/task/tid/children); a kernel that does not tell counts as yes."""
+    lists = glob.glob(f"/proc/{pid}/task/*/children")
+    for path in lists:
+        with open(path, encoding="ascii") as stream:
+            if stream.read().split():
+                return True
+    return not lists
 
 
 def _reason(exc: Exception) -> str:

@@ -13,7 +13,7 @@ from ..core.errors import InvalidInput, OpsError
 from .container import Container
 from .stack import Stack
 
-__all__ = ["STATES", "Action", "Plan", "apply", "drift_of", "plan"]
+__all__ = ["STATES", "Action", "Plan", "apply", "drift_of", "must_isolate", "plan"]
 
 STATES = ("started", "stopped", "restarted", "recreated")
 
@@ -69,7 +69,7 @@ def plan(stack: Stack, state: str, services: Sequence[str], *, dependencies: boo
     names = stack.model.resolve_all(services) or list(stack.model.services)
     touched = _with_dependencies(stack, names) if dependencies else names
     found = stack.containers_of(touched)
-    hashes = stack.cli.hashes(stack.name) if state in ("started", "recreated", "restarted") else {}
+    hashes = stack.cli.known_hashes(stack.name) if state != "stopped" else {}
     actions, warnings = [], []
     for name in touched:
         drift = drift_of(stack, name, found[name], hashes)
@@ -117,14 +117,7 @@ def apply(
         elif planned.state == "restarted":
             stack.cli.restart(stack.name, services, dependencies=planned.dependencies, grace=grace)
         else:
-            stack.cli.up(
-                stack.name,
-                services,
-                dependencies=planned.dependencies,
-                recreate=planned.state == "recreated",
-                stop_timeout=grace,
-                timeout=600 + timeout,
-            )
+            _bring_up(stack, planned, grace=grace, timeout=600 + timeout)
     if planned.state == "stopped":
         _prove_stopped(stack, touched)
     else:
@@ -133,13 +126,53 @@ def apply(
     return [_outcome(action, before[action.service], after[action.service]) for action in planned.actions]
 
 
+def _bring_up(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> None:
+    """Create, replace and start what the plan says, and nothing else."""
+    due = [item.service for item in planned.actions if item.action != "none"]
+    recreate = planned.state == "recreated"
+    # Everything at once is what the runbook does by hand. It would also replace a container that only bears the label
+    # of an earlier --no-deps, so where something stays as it is, the others are named.
+    if not planned.explicit and len(due) == len(planned.actions):
+        stack.cli.up(stack.name, recreate=recreate, stop_timeout=grace, timeout=timeout)
+        return
+    named = [name for name in due if name in planned.services]
+    for services, force in (([name for name in due if name not in named], False), (named, recreate)):
+        if services:
+            isolated = must_isolate(stack, services)
+            stack.cli.up(stack.name, services, isolated=isolated, recreate=force, stop_timeout=grace, timeout=timeout)
+
+
+def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[str] = ()) -> bool:
+    """Whether Compose must be kept from the dependencies of ``services`` (``--no-deps``) so as not to change them.
+
+    Where all of them run just as Compose would make them now, it leaves them alone by itself, and labels the new
+    containers so that its next plain ``up`` leaves those alone, too.
+
+    Args:
+        stack: the stack.
+        services: Compose service names.
+        changing: services whose configuration is about to change.
+    """
+    others = [name for name in _with_dependencies(stack, services) if name not in services]
+    if not others:
+        return False
+    full = {name: {value} for name, value in stack.cli.hashes(stack.name).items()}
+    return any(
+        name in changing
+        or not found
+        or not all(item.running for item in found)
+        or drift_of(stack, name, found, full) is not None
+        for name, found in stack.containers_of(others).items()
+    )
+
+
 def _decide(state: str, named: bool, found: Sequence[Container], drift: str | None) -> tuple[str, str]:
-    running = bool(found) and all(item.running for item in found)
+    running = bool(found) and all(_active(item) for item in found)
     if state == "stopped":
-        stops = [item for item in found if item.running or item.status == "restarting"]
-        return ("stop", "is running") if stops else ("none", "is not running")
+        return ("stop", "is running") if any(_active(item) for item in found) else ("none", "is not running")
     if state == "restarted":
-        return ("restart", "asked for") if named else ("none", "dependency")
+        done = "restart" if any(_active(item) for item in found) else "start"
+        return (done, "asked for") if named else ("none", "dependency")
     if not found:
         return "create", "has no container"
     if state == "recreated" and named:
@@ -149,18 +182,23 @@ def _decide(state: str, named: bool, found: Sequence[Container], drift: str | No
     return ("none", "is running") if running else ("start", f"is {found[0].status}")
 
 
-def drift_of(stack: Stack, name: str, found: Sequence[Container], hashes: Mapping[str, str]) -> str | None:
+def _active(container: Container) -> bool:
+    """Whether Docker counts it as running: it does not start such a one again, and a stop stops it."""
+    return container.running or container.status == "restarting"
+
+
+def drift_of(stack: Stack, name: str, found: Sequence[Container], hashes: Mapping[str, set[str]]) -> str | None:
     """Why Compose would replace a service's containers, asking what Compose itself asks (its ``mustRecreate``).
 
     Args:
         stack: the stack.
         name: the service.
         found: its containers.
-        hashes: what ``ComposeCli.hashes`` returned.
+        hashes: what ``ComposeCli.known_hashes`` returned.
     """
     service = stack.model.services[name]
     for container in found:
-        if name in hashes and container.label("config-hash") not in (None, hashes[name]):
+        if name in hashes and container.label("config-hash") not in {None, *hashes[name]}:
             return "its configuration or environment changed since the container was made"
         current = stack.engine.image_id(service.image) if service.image else None
         recorded = container.label("image")
@@ -186,7 +224,7 @@ def _with_dependencies(stack: Stack, names: Sequence[str]) -> list[str]:
 
 
 def _prove_stopped(stack: Stack, services: Sequence[str]) -> None:
-    running = [item.name for found in stack.containers_of(services).values() for item in found if item.running]
+    running = [item.name for found in stack.containers_of(services).values() for item in found if _active(item)]
     if running:
         raise OpsError(
             f"Still running after the stop: {', '.join(running)}",
@@ -198,8 +236,8 @@ def _prove_stopped(stack: Stack, services: Sequence[str]) -> None:
 def _outcome(action: Action, before: Sequence[Container], after: Sequence[Container]) -> Action:
     """The action as the containers tell it, whatever was predicted."""
     old, new = {item.id for item in before}, {item.id for item in after}
-    was = any(item.running for item in before)
-    now = any(item.running for item in after)
+    was = any(_active(item) for item in before)
+    now = any(_active(item) for item in after)
     if not old and new:
         done = "create"
     elif old != new:

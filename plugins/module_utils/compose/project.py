@@ -123,7 +123,7 @@ def _labelled_files(src: str, containers: list[Container]) -> tuple[str, ...]:
     paths = [path for path in (newest.label("project.config_files") or "").split(",") if path]
     if not all(os.path.isfile(path) for path in paths):
         return ()
-    # A file in project_src is named by that path, so that a "current" link that is moved later leads to the new release.
+    # A file in project_src is named by that path, so that a "current" link moved later leads to the new release.
     real = os.path.realpath(src)
     return tuple(
         os.path.join(src, os.path.basename(path)) if os.path.realpath(os.path.dirname(path)) == real else path

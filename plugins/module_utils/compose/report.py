@@ -15,7 +15,6 @@ from typing import Any, Callable
 
 from ..core.runner import Runner
 from .container import Container
-from .hashes import config_hashes
 from .model import Service
 from .stack import Stack
 
@@ -56,7 +55,7 @@ def report(
     """
     names = stack.model.resolve_all(services) or list(stack.model.services)
     containers = stack.containers()
-    hashes = _hashes(stack, runner, containers)
+    hashes = stack.cli.known_hashes(stack.name)
     seen = _Images(stack)
     described: list[dict[str, Any]] = []
     for name in names:
@@ -188,15 +187,6 @@ def _drift(stack: Stack, container: Container, service: Service, hashes: set[str
         ),
         "image_drift": image_drift(container, image, seen.current(image)),
     }
-
-
-def _hashes(stack: Stack, runner: Runner, containers: Sequence[Container]) -> dict[str, set[str]]:
-    """Every service's hash; when a container bears another, also the one it would bear if made without dependencies."""
-    hashes = {name: {value} for name, value in config_hashes(stack, runner).items()}
-    if any(item.label("config-hash") not in hashes[item.service] for item in containers if item.service in hashes):
-        for name, value in config_hashes(stack, runner, dependencies=False).items():
-            hashes[name].add(value)
-    return hashes
 
 
 def _differs(container: Mapping[str, Any]) -> bool:

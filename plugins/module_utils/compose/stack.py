@@ -158,6 +158,8 @@ class Stack:
             reason = f"restarts in a loop, last exit code {container.exit_code}"
         elif container.health == "unhealthy":
             reason = "is unhealthy"
+        elif container.status == "paused":
+            reason = f"is paused (docker unpause {container.name})"
         else:
             return
         raise self._unhealthy(name, reason, container)

@@ -69,6 +69,7 @@ def check(
         raise InvalidInput("timeout must not be negative, and interval must be more than 0 seconds")
     services = [_service(probe, stack) for probe in probes]
     rounds = 0
+    tries: list[_Try | None] = [None] * len(probes)
     # In which round a probe began to pass for good.
     since: list[int | None] = [None] * len(probes)
     answers: list[Answer] = []
@@ -76,7 +77,7 @@ def check(
     def all_pass() -> bool | None:
         nonlocal rounds, answers
         rounds += 1
-        answers = _round(probes, services, stack, clock)
+        answers = _round(probes, services, stack, clock, tries)
         for index, answer in enumerate(answers):
             since[index] = (since[index] or rounds) if answer.ok else None
         return True if all(answer.ok for answer in answers) else None
@@ -112,8 +113,17 @@ def _present(stack: Stack, name: str) -> str:
     return name  # whoever resolves it says that it is unknown
 
 
-def _round(probes: Sequence[Probe], services: Sequence[str | None], stack: Stack | None, clock: Clock) -> list[Answer]:
-    """Ask every probe once, each in a thread of its own."""
+def _round(
+    probes: Sequence[Probe],
+    services: Sequence[str | None],
+    stack: Stack | None,
+    clock: Clock,
+    tries: list[_Try | None],
+) -> list[Answer]:
+    """Ask every probe once, each in a thread of its own; ``tries`` are those of the last round, replaced by this one's.
+
+    A try that is still under way is not joined by another: a command that hangs would pile up in its container.
+    """
     named = [name for name in services if name is not None]
     found: dict[str, list[Container]] = {}
     unreadable: str | None = None
@@ -130,8 +140,13 @@ def _round(probes: Sequence[Probe], services: Sequence[str | None], stack: Stack
             return Answer(reason=unreadable)
         return ask_service(probe, found[service], stack)
 
-    tries = [_Try(ask, probe, service) for probe, service in zip(probes, services)]
-    return [attempt.answer() for attempt in tries]
+    current = []
+    for index, (probe, service) in enumerate(zip(probes, services)):
+        last = tries[index]
+        attempt = last if last is not None and last.under_way else _Try(ask, probe, service)
+        tries[index] = attempt
+        current.append(attempt)
+    return [attempt.answer() for attempt in current]
 
 
 class _Try:
@@ -140,16 +155,24 @@ class _Try:
     def __init__(self, ask: Callable[[Probe, str | None], Answer], probe: Probe, service: str | None) -> None:
         self._answer: Answer | None = None
         self._failure: BaseException | None = None
+        self._late = False
         self._probe = probe
         self._thread = threading.Thread(target=self._run, args=(ask, service), daemon=True)
         self._thread.start()
 
+    @property
+    def under_way(self) -> bool:
+        return self._thread.is_alive()
+
     def answer(self) -> Answer:
-        self._thread.join(self._probe.timeout + _SLACK)
+        if not self._late:
+            self._thread.join(self._probe.timeout + _SLACK)
+            self._late = self.under_way
         if self._failure is not None:
             raise self._failure
-        late = Answer(reason=f"it did not end answering within {self._probe.timeout:g} seconds")
-        return self._answer or late
+        if self._late or self._answer is None:
+            return Answer(reason=f"it did not end answering within {self._probe.timeout:g} seconds")
+        return self._answer
 
     def _run(self, ask: Callable[[Probe, str | None], Answer], service: str | None) -> None:
         try:

@@ -29,6 +29,11 @@ class CarryStore:
         self._directory = directory
         self._files = {service: tuple(paths) for service, paths in files.items()}
 
+    @classmethod
+    def beside(cls, journal: str, files: Mapping[str, Sequence[str]]) -> CarryStore:
+        """The store of the operation that keeps this journal."""
+        return cls(journal + ".files", files)
+
     def save(self, engine: Engine, service: str, container: Container) -> list[str]:
         """Copy a container's files; what was saved of that service before is replaced, and forgotten if gone now.
 

@@ -80,7 +80,7 @@ def drain(stack: Stack, options: Drain) -> DrainResult:
     last = [0]
 
     def drained() -> bool | None:
-        _, consumer = backlog(stack, options)
+        consumer = backlog(stack, options)[1]
         last[0] = consumer.pending + consumer.ack_pending
         first.append(last[0])
         return True if consumer.drained else None

@@ -68,7 +68,7 @@ def check_well(stack: Stack, services: Sequence[str]) -> list[str]:
         if not found:
             troubles.append(f"{name} has no container.")
         for container in found:
-            if not container.running:
+            if container.status != "running":
                 troubles.append(f"{name} is {container.status}.")
             elif container.health not in (None, "healthy"):
                 troubles.append(f"{name} runs, but its health check says {container.health}.")
@@ -83,7 +83,7 @@ def check_replacement(stack: Stack, services: Sequence[str]) -> tuple[list[str],
         and warnings about pending changes that a replacement applies as well.
     """
     forbidding, warnings = [], []
-    hashes = stack.cli.hashes(stack.name)
+    hashes = stack.cli.known_hashes(stack.name)
     for name, found in stack.containers_of(services).items():
         image = stack.model.services[name].image
         if image and stack.engine.image_id(image) is None:

@@ -13,17 +13,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable
 
 from ..compose.stack import Stack
+from ..core.clock import wait_for
 from ..core.errors import InvalidInput, OpsError, Refused
 from ..core.journal import Journal
 from ..health.http import request
+from .carry import CarryStore
 from .drain import DrainResult, backlog, drain
 from .envsecret import EnvSecret, read_secret, swapped
 from .guards import check_guards, check_replacement, check_well, refuse
 from .hmac_options import HmacOptions
 from .signed import prove_probe
-from .transaction import Outcome, Switch, Transaction
+from .switch import Switch
+from .transaction import Outcome, Transaction
 
-__all__ = ["HmacPlan", "apply", "counters", "drain_facts", "interrupted", "plan", "recover"]
+__all__ = ["HmacPlan", "apply", "counters", "interrupted", "plan", "recover", "rotate"]
 
 JOURNAL = "hmac_rotate"
 _STEPS = (
@@ -84,6 +87,52 @@ class HmacPlan:
             "before": "".join(f"{place} (old secret)\n" for place in places) + same,
             "after": "".join(f"{place} (new secret)\n" for place in places) + same,
         }
+
+
+def rotate(stack: Stack, options: HmacOptions, *, check_mode: bool = False) -> dict[str, Any]:
+    """The whole operation: recover an interrupted one, plan, and apply unless in check mode.
+
+    Returns:
+        What the module returns (its documentation, "Return values").
+
+    Raises:
+        OpsError: refused or failed; the message says what state the host is in.
+    """
+    warnings = []
+    recovered = None
+    if check_mode:
+        if interrupted(stack):
+            warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
+    else:
+        recovered = recover(stack, options)
+        if recovered:
+            warnings.append(f"An interrupted rotation was found and {recovered} first.")
+    try:
+        planned = plan(stack, options)
+    except OpsError as exc:
+        if recovered:
+            exc.state = f"An interrupted rotation was {recovered} by this run; beyond that nothing was changed"
+        raise
+    before = counters(stack, options)
+    result: dict[str, Any] = {
+        "changed": True,
+        "key": options.key,
+        "env_file": planned.secret.file.real_path,
+        "holders": planned.holders(),
+        "steps": planned.steps(),
+        "diff": planned.diff(),
+        "counters": {"before": before},
+        "recovered": recovered,
+        "warnings": [*warnings, *planned.warnings],
+    }
+    if not check_mode:
+        outcome, drained = apply(stack, options, planned)
+        result.update(
+            **asdict(outcome),
+            drained=asdict(drained) if drained else None,
+            counters={"before": before, "after": _moving_counters(stack, options)},
+        )
+    return result
 
 
 def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
@@ -170,6 +219,7 @@ def recover(stack: Stack, options: HmacOptions) -> str | None:
     record = journal.load()
     if record is None:
         journal.end()
+        CarryStore.beside(journal.path, {}).clear()  # of a run that was killed when all was done but this
         return None
     done = _transaction(stack, journal, options, Switch.from_record(record), []).recover()
     stack.model = stack.load_model()  # it was read from the files as the interrupted run had left them
@@ -198,9 +248,14 @@ def counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
     return values
 
 
-def drain_facts(result: DrainResult | None) -> dict[str, Any] | None:
-    """The drain for the operator."""
-    return asdict(result) if result else None
+def _moving_counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
+    """The counters as soon as one of them counts again, or after five seconds: they inform, they decide nothing."""
+
+    def moving() -> dict[str, int] | None:
+        values = counters(stack, options)
+        return values if any(values.values()) else None
+
+    return wait_for(moving, timeout=5, clock=stack.clock, interval=0.2) or counters(stack, options)
 
 
 def _transaction(

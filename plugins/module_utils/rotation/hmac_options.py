@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Callable
 
@@ -64,7 +64,7 @@ class HmacOptions:
     producers: tuple[str, ...] = ("titan-brain",)
     stale: str = "recreate"
     drain: Drain = _DRAIN
-    carry_files: Mapping[str, tuple[str, ...]] = CARRY_FILES
+    carry_files: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CARRY_FILES)
     guards: tuple[Guard, ...] = (_ARMED,)
     probes: tuple[SignedProbe, ...] = (_BRAIN_PROBE,)
     counters: tuple[Counter, ...] = _COUNTERS

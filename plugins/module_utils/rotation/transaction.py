@@ -9,7 +9,6 @@ What differs between secrets is passed in: how traffic is drained, and how the n
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Callable
 
 from ..compose.container import Container
 from ..compose.holders import carries, env_carries
+from ..compose.operations import must_isolate
 from ..compose.replica import recall, snapshot
 from ..compose.stack import Stack
 from ..core.errors import OpsError
@@ -24,72 +24,11 @@ from ..core.files import read_regular, write_atomic
 from ..core.journal import Journal
 from .carry import CarryStore
 from .envsecret import put_back
+from .switch import Switch
 
-__all__ = ["Outcome", "Switch", "Transaction"]
+__all__ = ["Outcome", "Transaction"]
 
 _AGAIN = "Mend the cause and run the same playbook again: it begins by recovering."
-
-
-@dataclass(frozen=True)
-class Switch:
-    """What a rotation changes; everything that a later run needs to finish or undo it.
-
-    Attributes:
-        key: the variable.
-        env_file: real path of the env file.
-        old: the value before.
-        new: the value after.
-        old_data: the env file before.
-        new_data: the env file after.
-        producers: services stopped first, before the drain.
-        services: services switched together (producers among them).
-        stale: other holders, recreated after those have started.
-        holders: the variables that carry the secret, by service.
-        carry: files carried over, by service.
-        health_timeout: seconds for becoming healthy.
-    """
-
-    key: str
-    env_file: str
-    old: str = field(repr=False)
-    new: str = field(repr=False)
-    old_data: bytes = field(repr=False)
-    new_data: bytes = field(repr=False)
-    producers: tuple[str, ...]
-    services: tuple[str, ...]
-    stale: tuple[str, ...]
-    holders: Mapping[str, Sequence[str]]
-    carry: Mapping[str, Sequence[str]]
-    health_timeout: float
-
-    def to_record(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            **{name: getattr(self, name) for name in ("key", "env_file", "old", "new", "health_timeout")},
-            **{name: list(getattr(self, name)) for name in ("producers", "services", "stale")},
-            "holders": {name: list(variables) for name, variables in self.holders.items()},
-            "carry": {name: list(paths) for name, paths in self.carry.items()},
-            "old_data": base64.b64encode(self.old_data).decode(),
-            "new_data": base64.b64encode(self.new_data).decode(),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Switch:
-        """From the journal."""
-        return cls(
-            key=record["key"],
-            env_file=record["env_file"],
-            old=record["old"],
-            new=record["new"],
-            health_timeout=record["health_timeout"],
-            producers=tuple(record["producers"]),
-            services=tuple(record["services"]),
-            stale=tuple(record["stale"]),
-            holders=record["holders"],
-            carry=record["carry"],
-            old_data=base64.b64decode(record["old_data"]),
-            new_data=base64.b64decode(record["new_data"]),
-        )
 
 
 @dataclass
@@ -130,9 +69,10 @@ class Transaction:
         self._drain = drain
         self._prove = prove
         self._stop_timeout = stop_timeout
-        self._carry = CarryStore(journal.path + ".files", switch.carry)
+        self._carry = CarryStore.beside(journal.path, switch.carry)
         self._stopping: dict[str, float] = {}
         self._failed_at = ""
+        self._isolated = True
         self._snapshots: dict[str, list[Any]] = journal.record.get("snapshots", {})
         self._outcome = Outcome()
         for secret in (switch.old, switch.new):
@@ -145,6 +85,7 @@ class Transaction:
             OpsError: it failed; the message says whether the old secret is back everywhere.
         """
         switch = self._switch
+        self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
         self._snapshots = {
             name: [snapshot(self._stack.engine, container.id) for container in found]
             for name, found in self._stack.containers_of([*switch.services, *switch.stale]).items()
@@ -152,7 +93,6 @@ class Transaction:
         record = {"utc": self._stack.clock.utc(), "snapshots": self._snapshots, **switch.to_record()}
         self._journal.begin(record)
         try:
-            self._carry.clear()  # of a run that was killed when all was done but this
             self._quiesce()
             self._replace()
             return self.finish()
@@ -222,7 +162,7 @@ class Transaction:
             raise OpsError(f"{switch.env_file} was edited by somebody else while the rotation was under way")
         write_atomic(switch.env_file, switch.new_data, mode=state.mode, uid=state.uid, gid=state.gid)
         self._step("create the new containers")
-        self._stack.cli.up(self._stack.name, switch.services, recreate=True, start=False)
+        self._stack.cli.up(self._stack.name, switch.services, recreate=True, start=False, isolated=self._isolated)
         self._check_environment(switch.services, switch.new, switch.old)
 
     def _start(self, services: Sequence[str]) -> None:
@@ -249,7 +189,8 @@ class Transaction:
         """Replace containers by new ones, not yet started."""
         self._stop(services)
         self._save(services)
-        self._stack.cli.up(self._stack.name, services, recreate=True, start=False)
+        isolated = must_isolate(self._stack, services)
+        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated)
 
     def _stop(self, services: Sequence[str]) -> None:
         graces: dict[str, float] = {}
@@ -360,8 +301,10 @@ class Transaction:
         return all(carries(container.environment.get(variable, ""), value) for variable in variables)
 
     def _carries_new(self, service: str) -> bool:
+        """Whether its containers are the new ones; Compose gives them their final names last."""
         found = self._stack.containers_of([service])[service]
-        return bool(found) and all(self._has(container, service, self._switch.new) for container in found)
+        names = {taken["name"] for taken in self._snapshots.get(service, ())} or {item.name for item in found}
+        return bool(found) and all(self._has(item, service, self._switch.new) and item.name in names for item in found)
 
     def _file_says_new(self) -> bool:
         return read_regular(self._switch.env_file, what="env file").data == self._switch.new_data
