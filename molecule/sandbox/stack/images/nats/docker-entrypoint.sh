@@ -1,6 +1,6 @@
 #!/bin/bash
 # Copyright (c) 2026, Titan Ops
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Writes the configuration with one user per service, each password from NATS_<USER>_PASSWORD, and starts the server.

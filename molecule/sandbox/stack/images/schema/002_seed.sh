@@ -1,6 +1,6 @@
 #!/bin/bash
 # Copyright (c) 2026, Titan Ops
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Fills the new database with about SEED_ROWS rows (default 50000) of made-up history, over the last hundred days or so:
