@@ -71,6 +71,7 @@ class Host:
         layers: files in each container's own layer, by id.
         operations: what was done so far, in order.
         at: called before each operation with its number (from 1) and name; raises to kill or fail.
+        isolated: of each ``up``, whether it was kept from dependencies.
         unable: services whose containers cannot start while this returns True for them.
         sick: services whose containers become unhealthy while this returns True for them.
     """
@@ -81,6 +82,7 @@ class Host:
         self.containers: dict[str, dict[str, Any]] = {}
         self.layers: dict[str, dict[str, bytes]] = {}
         self.operations: list[str] = []
+        self.isolated: list[bool] = []
         self.at: Callable[[int, str], None] = lambda number, name: None
         self.unable: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
         self.sick: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
@@ -325,11 +327,18 @@ class Cli:
         return {name: {value} for name, value in self.hashes(project).items()}
 
     def up(
-        self, project: str, services: Sequence[str] = (), *, recreate: bool = False, start: bool = True, **_: Any
+        self,
+        project: str,
+        services: Sequence[str] = (),
+        *,
+        recreate: bool = False,
+        start: bool = True,
+        isolated: bool = False,
     ) -> None:
         assert recreate
         assert not start
         host = self._host
+        host.isolated.append(isolated)
         for service in services:
             old, *others = [raw["Id"] for raw in host.of(service)] or [None]
             for surplus in others:

@@ -17,7 +17,12 @@ from ansible_collections.titan.ops.plugins.module_utils.compose import operation
 from ansible_collections.titan.ops.plugins.module_utils.compose.container import Container
 from ansible_collections.titan.ops.plugins.module_utils.compose.operations import STATES, Action, Plan, apply, plan
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Unhealthy
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
+    CommandFailed,
+    InvalidInput,
+    OpsError,
+    Unhealthy,
+)
 from ansible_collections.titan.ops.tests.unit.fakes import NOW, FakeCli, container, stack
 
 SERVICES: dict[str, Any] = {
@@ -142,19 +147,23 @@ def test_the_grace_is_the_longest_declared_else_thirty_seconds_else_what_is_said
 
 
 def ups(containers: Sequence[Container], state: str, services: list[str], **options: Any) -> list[tuple[Any, ...]]:
-    """What is asked of ``docker compose up``: (services, isolated from their dependencies, forced)."""
+    """What is asked of ``docker compose up``: (services, isolated from their dependencies, what of its options)."""
     result = made(containers)
     planned = plan(result, state, services, **options)
     with contextlib.suppress(Unhealthy):  # nothing really changes here
         apply(result, planned, timeout=1)
     cli: Any = result.cli
     assert all(method == "up" for method, _services, _options in cli.calls)
-    return [(list(asked), given.get("isolated", False), given["recreate"]) for _method, asked, given in cli.calls]
+    shown = {"recreate": True, "keep": True, "start": False}
+    return [
+        (list(asked), given.get("isolated", False), *[name for name in shown if given.get(name) is shown[name]])
+        for _method, asked, given in cli.calls
+    ]
 
 
 def test_a_recreation_is_scoped_to_what_was_named() -> None:
-    assert ups(ALL, "recreated", ["brain"]) == [(["brain"], False, True)]
-    assert ups(ALL, "recreated", []) == [([], False, True)]
+    assert ups(ALL, "recreated", ["brain"]) == [(["brain"], False, "recreate")]
+    assert ups(ALL, "recreated", []) == [([], False, "recreate")]
 
 
 @pytest.mark.parametrize(
@@ -164,22 +173,22 @@ def test_compose_is_kept_from_dependencies_that_it_would_change(nats: dict[str, 
     there = [item for item in ALL if item.service != "nats"]
     if nats is not None:
         there.append(current("nats", **nats))
-    assert ups(there, "recreated", ["brain"]) == [(["brain"], True, True)]
-    assert ups(there, "recreated", ["nats"]) == [(["nats"], False, True)]
+    assert ups(there, "recreated", ["brain"]) == [(["brain"], True, "recreate")]
+    assert ups(there, "recreated", ["nats"]) == [(["nats"], False, "recreate")]
 
 
-def test_dependencies_that_are_due_come_first_and_are_not_forced() -> None:
+def test_what_is_not_to_be_replaced_is_kept_from_it() -> None:
+    """Compose would replace a container that bears the label of an earlier --no-deps, a stopped one as well."""
     there = [current("brain"), current("postgres"), current("nats", status="exited")]
     assert ups(there, "recreated", ["brain"], dependencies=True) == [
-        (["nats"], False, False),
-        (["brain"], True, True),
+        (["brain"], False, "recreate", "start"),
+        (["nats", "postgres", "brain"], False, "keep"),
     ]
-
-
-def test_of_a_stack_that_runs_in_part_only_the_rest_is_named() -> None:
-    there = [item for item in ALL if item.service != "execution"]
-    assert ups(there, "started", []) == [(["execution"], False, False)]
-    assert ups([], "started", []) == [([], False, False)]
+    assert ups([*there, current("execution", **OLD_HASH)], "started", []) == [
+        (["execution"], False, "recreate", "start"),
+        ([], False, "keep"),
+    ]
+    assert ups([], "started", []) == [([], False, "keep")]
 
 
 def test_a_service_whose_configuration_is_about_to_change_is_kept_from_compose() -> None:
@@ -202,6 +211,23 @@ def test_a_service_that_does_not_come_up_fails_with_its_last_words() -> None:
     with pytest.raises(Unhealthy, match="The service brain exited with code 3") as caught:
         run(result, "started", ["brain"])
     assert caught.value.facts["log"] == ["starting", "HMAC_SECRET=******** is bad"]
+    assert caught.value.state == "The state now: brain exited with code 3"
+
+
+def test_when_compose_fails_the_service_that_failed_tells_why() -> None:
+    result = made([*ALL[:3], current("execution", status="exited", exit_code=4)])
+    engine: Any = result.engine
+    engine.log = {"execution": ["no route to exchange"]}
+    cli: Any = result.cli
+
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise CommandFailed("`docker compose up` failed with exit code 1: dependency failed to start")
+
+    cli.up = fail
+    with pytest.raises(CommandFailed, match="dependency failed to start") as caught:
+        run(result, "started", [])
+    assert "The service execution exited with code 4; its last log lines: no route to exchange" in caught.value.msg
+    assert caught.value.state == "The state now: execution exited with code 4; well: nats, titan-postgres, brain"
 
 
 def changed(item: Container, **changes: Any) -> Container:

@@ -65,8 +65,19 @@ def test_data_that_nobody_reads_is_no_error() -> None:
     assert run(["true"], data=b"x" * 1_000_000).rc == 0
 
 
-def test_without_data_standard_input_is_empty() -> None:
-    assert run(["cat"]).stdout == b""
+def test_without_data_standard_input_is_empty_whatever_our_own_has() -> None:
+    """A module's own standard input carries its arguments; no command may read them."""
+    reader, writer = os.pipe()
+    os.write(writer, b"arguments of the module")
+    os.close(writer)
+    kept = os.dup(0)
+    try:
+        os.dup2(reader, 0)
+        assert run(["cat"]).stdout == b""
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(reader)
 
 
 def test_both_outputs_are_kept_apart_whatever_their_bytes() -> None:

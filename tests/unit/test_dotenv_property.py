@@ -120,7 +120,7 @@ def joined(*groups: Sequence[str], most: int = 5) -> st.SearchStrategy[str]:
 
 def weighted(*choices: tuple[int, st.SearchStrategy[str]]) -> st.SearchStrategy[str]:
     """One of several strategies, each as often as its weight says."""
-    strategies = [strategy for weight, strategy in choices for _ in range(weight)]
+    strategies = [strategy for weight, strategy in choices for _copy in range(weight)]
     return st.sampled_from(strategies).flatmap(lambda strategy: strategy)
 
 

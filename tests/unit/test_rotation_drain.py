@@ -146,7 +146,7 @@ def test_an_answer_that_breaks_off_is_an_error_of_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def half() -> None:
-            connection, _ = server.accept()
+            connection, _address = server.accept()
             with connection:
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")

@@ -98,7 +98,7 @@ def test_an_image_that_is_not_here_forbids_and_a_pending_change_warns(
     assert warnings[0].startswith("titan-brain: its configuration or environment changed")
     stack = host.stack()
     stack.engine.image_id = lambda image: None  # type: ignore[method-assign]
-    forbidding, _ = check_replacement(stack, [EXECUTION])
+    forbidding, _pending = check_replacement(stack, [EXECUTION])
     assert forbidding == [
         "The image titan/execution:1 of titan-execution is not on this host (docker pull titan/execution:1)."
     ]

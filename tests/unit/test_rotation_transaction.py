@@ -21,7 +21,7 @@ from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac, tr
 from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.switch import Switch
-from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, Host, Killed
+from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, SERVICES, Host, Killed
 
 NEW = "1" * 8 + "new" + "1" * 53
 BRAIN, EXECUTION, OPSD = "titan-brain", "titan-execution", "titan-opsd"
@@ -224,6 +224,24 @@ def test_with_stale_warn_the_other_holders_keep_the_old_secret(host: Host) -> No
     assert host.environment(BRAIN)["HMAC_SECRET"] == host.environment(EXECUTION)["HMAC_SECRET"] == NEW
 
 
+def test_compose_is_kept_from_a_dependency_that_is_to_keep_the_old_secret(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the new env file it has another configuration, and a plain ``up`` of brain would recreate it."""
+    monkeypatch.setitem(SERVICES, BRAIN, {**SERVICES[BRAIN], "depends_on": {OPSD: {}}})
+    for name in (BRAIN, EXECUTION, OPSD):
+        host.remove(host.one(name)["Id"])
+        host.start(host.create(name, host.body(name)))
+    stack, chosen = host.stack(), options(stale="warn")
+    hmac.apply(stack, chosen, hmac.plan(stack, chosen), token_hex=lambda _bytes: NEW)
+    assert host.isolated == [True]
+
+
+def test_compose_labels_containers_as_usual_where_no_dependency_changes(host: Host) -> None:
+    Process(host, options()).rotate()
+    assert host.isolated == [False, False]
+
+
 # Failure
 
 
@@ -417,6 +435,19 @@ def test_an_undo_that_fails_says_so_keeps_the_journal_and_the_next_run_ends_it(h
     assert "run the same playbook again" in said
     assert OLD not in said
     assert NEW not in said
+    assert Process(host, options()).recover() == "undone"
+    assert_one_secret(host, OLD)
+
+
+def test_an_undo_after_which_a_service_is_ill_is_no_success(host: Host) -> None:
+    begun: list[str] = []
+    host.sick = lambda service, environment: service == BRAIN and bool(begun)
+    with pytest.raises(OpsError) as caught:
+        direct(host, drain=lambda: begun.append("x")).run()
+    assert caught.value.facts["rolled_back"] is False
+    assert "Undoing it failed, too: The service titan-brain is unhealthy" in str(caught.value)
+    begun.clear()
+    host.stop(host.one(BRAIN)["Id"])
     assert Process(host, options()).recover() == "undone"
     assert_one_secret(host, OLD)
 
