@@ -144,7 +144,7 @@ def test_another_release_is_another_directory(releases: Path) -> None:
 
 
 def test_a_stack_is_recognised_by_its_files_where_it_was_started_from_elsewhere(src: Path) -> None:
-    running = made_from(src, labels={WORKING_DIR: "/root"})
+    running = made_from(src, labels={WORKING_DIR: "/home/deploy"})
     assert found(src, [running]).name == "titan-prod"
 
 

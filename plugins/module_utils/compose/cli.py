@@ -135,6 +135,7 @@ class ComposeCli:
         *,
         isolated: bool = False,
         recreate: bool = False,
+        keep: bool = False,
         start: bool = True,
         stop_timeout: float | None = None,
         timeout: float = 600,
@@ -147,6 +148,7 @@ class ComposeCli:
             isolated: leave what they depend on alone (``--no-deps``). Compose labels such containers as if they had no
                 dependencies, and its next plain ``up`` replaces them: see ``operations.must_isolate``.
             recreate: replace containers even when nothing changed.
+            keep: replace none, whatever changed.
             start: start them; without it they are only created.
             stop_timeout: seconds of grace for containers that are replaced (Compose's own rule without).
             timeout: seconds for the whole command.
@@ -159,6 +161,8 @@ class ComposeCli:
             argv.append("--no-deps")
         if recreate:
             argv.append("--force-recreate")
+        if keep:
+            argv.append("--no-recreate")
         if stop_timeout is not None:
             argv += ["--timeout", str(max(1, round(stop_timeout)))]
         self._compose([*argv, *services], project=project, timeout=timeout)

@@ -105,44 +105,66 @@ def apply(
 
     Raises:
         CommandFailed: Compose failed.
-        Unhealthy: a service did not become healthy; carries its last log lines.
+        Unhealthy: a service did not become healthy.
+            Both carry the last log lines of the service that failed, and say what state all of them are in.
     """
-    services = planned.services if planned.explicit else ()
     touched = [action.service for action in planned.actions]
     before = stack.containers_of(touched)
     grace = stop_timeout if stop_timeout is not None else max((stack.grace(name) for name in touched), default=30.0)
-    if planned.changed:
+    try:
+        if planned.changed:
+            _carry_out(stack, planned, grace=grace, timeout=600 + timeout)
         if planned.state == "stopped":
-            stack.cli.stop(stack.name, services, grace=grace)
-        elif planned.state == "restarted":
-            stack.cli.restart(stack.name, services, dependencies=planned.dependencies, grace=grace)
+            _prove_stopped(stack, touched)
         else:
-            _bring_up(stack, planned, grace=grace, timeout=600 + timeout)
-    if planned.state == "stopped":
-        _prove_stopped(stack, touched)
-    else:
-        stack.wait_well(touched, timeout=timeout, healthy=wait)
+            stack.wait_well(touched, timeout=timeout, healthy=wait)
+    except OpsError as exc:
+        raise _explained(stack, touched, exc) from exc
     after = stack.containers_of(touched)
     return [_outcome(action, before[action.service], after[action.service]) for action in planned.actions]
 
 
+def _carry_out(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> None:
+    services = planned.services if planned.explicit else ()
+    if planned.state == "stopped":
+        stack.cli.stop(stack.name, services, grace=grace)
+    elif planned.state == "restarted":
+        stack.cli.restart(stack.name, services, dependencies=planned.dependencies, grace=grace)
+    else:
+        _bring_up(stack, planned, grace=grace, timeout=timeout)
+
+
 def _bring_up(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> None:
-    """Create, replace and start what the plan says, and nothing else."""
-    due = [item.service for item in planned.actions if item.action != "none"]
-    recreate = planned.state == "recreated"
-    # Everything at once is what the runbook does by hand. It would also replace a container that only bears the label
-    # of an earlier --no-deps, so where something stays as it is, the others are named.
-    if not planned.explicit and len(due) == len(planned.actions):
-        stack.cli.up(stack.name, recreate=recreate, stop_timeout=grace, timeout=timeout)
+    """Create, replace and start what the plan says, and nothing else.
+
+    Left to itself, Compose would also replace a container that only bears the label of an earlier ``--no-deps``.
+    """
+    touched = [item.service for item in planned.actions]
+    replaced = [item.service for item in planned.actions if item.action == "recreate"]
+    services = touched if planned.explicit else []
+    isolated = planned.explicit and must_isolate(stack, services)
+    if len(replaced) > 1:
+        # Compose replaces what others depend on first; a service whose message bus is gone cannot end gracefully. A stop
+        # goes the other way round.
+        stack.cli.stop(stack.name, replaced, grace=grace)
+    if replaced == touched:  # everything at once is what the runbook does by hand
+        stack.cli.up(stack.name, services, isolated=isolated, recreate=True, stop_timeout=grace, timeout=timeout)
         return
-    named = [name for name in due if name in planned.services]
-    for services, force in (([name for name in due if name not in named], False), (named, recreate)):
-        if services:
-            isolated = must_isolate(stack, services)
-            stack.cli.up(stack.name, services, isolated=isolated, recreate=force, stop_timeout=grace, timeout=timeout)
+    if replaced:
+        stack.cli.up(
+            stack.name,
+            replaced,
+            isolated=must_isolate(stack, replaced, start=False),
+            recreate=True,
+            start=False,
+            stop_timeout=grace,
+            timeout=timeout,
+        )
+    # All are named, those that stay as well, so that each is started after those that it depends on.
+    stack.cli.up(stack.name, services, isolated=isolated, keep=True, timeout=timeout)
 
 
-def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[str] = ()) -> bool:
+def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[str] = (), start: bool = True) -> bool:
     """Whether Compose must be kept from the dependencies of ``services`` (``--no-deps``) so as not to change them.
 
     Where all of them run just as Compose would make them now, it leaves them alone by itself, and labels the new
@@ -152,6 +174,7 @@ def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[st
         stack: the stack.
         services: Compose service names.
         changing: services whose configuration is about to change.
+        start: Compose is to start the services, and with them whatever they depend on.
     """
     others = [name for name in _with_dependencies(stack, services) if name not in services]
     if not others:
@@ -160,7 +183,7 @@ def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[st
     return any(
         name in changing
         or not found
-        or not all(item.running for item in found)
+        or (start and not all(item.running for item in found))
         or drift_of(stack, name, found, full) is not None
         for name, found in stack.containers_of(others).items()
     )
@@ -231,6 +254,35 @@ def _prove_stopped(stack: Stack, services: Sequence[str]) -> None:
             state="The other services are stopped.",
             hint="Look at what restarts them (docker events), then stop again.",
         )
+
+
+def _explained(stack: Stack, services: Sequence[str], error: OpsError) -> OpsError:
+    """The error with what an operator asks next: the last words of the service that failed, the state of all."""
+    try:
+        found = stack.containers_of(services)
+    except OpsError:  # the engine is gone, as the error says
+        return error
+    msg, facts = error.msg, dict(error.facts)
+    failed = [(name, item) for name, items in found.items() for item in items if _failed(item)]
+    if failed and "log" not in facts:
+        name, container = failed[0]
+        unhealthy = stack.unhealthy(name, str(stack.trouble(container)), container)
+        msg, facts = f"{msg}. {unhealthy.msg}", {**facts, **unhealthy.facts}
+    troubles = {name: [stack.trouble(item) for item in items] or ["has no container"] for name, items in found.items()}
+    told = [f"{name} {trouble}" for name, all_told in troubles.items() for trouble in all_told if trouble]
+    well = [name for name, all_told in troubles.items() if not any(all_told)]
+    state = "; ".join([*told, f"well: {', '.join(well)}"] if well else told)
+    return type(error)(
+        msg,
+        state=error.state or f"The state now: {state}",
+        hint=error.hint or "Mend the cause, then run the same again.",
+        facts=facts,
+    )
+
+
+def _failed(container: Container) -> bool:
+    ended = container.status in ("exited", "dead", "restarting") and not container.completed
+    return ended or container.health == "unhealthy"
 
 
 def _outcome(action: Action, before: Sequence[Container], after: Sequence[Container]) -> Action:

@@ -146,7 +146,7 @@ class Stack:
             name, trouble = sorted(last.items())[0]
             others = f" (likewise: {', '.join(sorted(last)[1:])})" if len(last) > 1 else ""
             found = self.containers_of([name])[name]
-            raise self._unhealthy(name, f"{trouble} after {timeout:g} seconds{others}", found[0] if found else None)
+            raise self.unhealthy(name, f"{trouble} after {timeout:g} seconds{others}", found[0] if found else None)
         return wells
 
     def _fail_early(self, name: str, container: Container, restarts_before: int) -> None:
@@ -162,7 +162,7 @@ class Stack:
             reason = f"is paused (docker unpause {container.name})"
         else:
             return
-        raise self._unhealthy(name, reason, container)
+        raise self.unhealthy(name, reason, container)
 
     def trouble(self, container: Container, healthy: bool = True) -> str | None:
         """Why a container is not well (yet), e.g. "exited with code 1" or "is restarting"; None when it is well.
@@ -182,7 +182,8 @@ class Stack:
         settled = container.started_at is not None and self.clock.now() - container.started_at >= _SETTLE
         return None if settled else "has only just started"
 
-    def _unhealthy(self, service: str, reason: str, container: Container | None) -> Unhealthy:
+    def unhealthy(self, service: str, reason: str, container: Container | None) -> Unhealthy:
+        """The error for a service that is not well, with the last log lines of its container, redacted."""
         log = self.tail(container) if container else []
         return Unhealthy(
             f"The service {service} {reason}" + (f"; its last log lines: {' | '.join(log[-5:])}" if log else ""),
