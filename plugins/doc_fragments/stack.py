@@ -15,6 +15,8 @@ options:
   project_src:
     description:
       - Absolute path of the stack's project directory on the managed host.
+      - Where releases lie in C(/opt/titan/releases/<id>) and C(/opt/titan/current) leads to one, that link. Containers
+        of any of the releases then count as the stack's.
     type: path
     default: /opt/titan
   project_name:
@@ -26,14 +28,18 @@ options:
   files:
     description:
       - Compose files, absolute or relative to O(project_src), later ones override.
-      - By default those that the labels of the stack's containers say, else C(docker-compose.prod.yml).
+      - By default those that the labels of the stack's containers say, else C(docker-compose.prod.yml). A file of
+        another release stands for the one of the same name in O(project_src).
+      - Containers that were made from different sets of files are refused, and so is a file that is not there any more.
+        Name the files then; one left out could move a service to another image.
     type: list
     elements: path
     default: []
   env_files:
     description:
       - Files passed to Compose as C(--env-file), absolute or relative to O(project_src), later ones override.
-      - By default C(.env) and C(compose/.env.prod), as far as they exist.
+      - By default C(.env), C(compose/.env.prod) and C(.env.prod), as far as they exist, a file with two names once.
+      - For a release with neither of the latter two, C(compose/.env.prod) beside the C(releases) directory.
     type: list
     elements: path
     default: []
@@ -45,13 +51,17 @@ options:
     default: []
   state_dir:
     description:
-      - Directory (mode 0700) in which operations keep their journal while they are under way.
-      - By default C(state) below O(project_src).
+      - Directory in which operations keep their journal while they are under way.
+      - By default C(state) below O(project_src), for a release beside the C(releases) directory, so that it outlives
+        the release.
+      - Made with mode 0700 and the owner of the directory around it. One that exists is left as it is, unless everybody
+        may write to it.
     type: path
   lock_path:
     description:
       - Lock file that every changing operation on this host holds while it runs.
-      - By default C(deploy.lock) in O(state_dir), which Titan's deployments lock, too.
+      - By default C(deploy.lock) in O(state_dir), which Titan's deployments lock, too
+        (C(/opt/titan/state/deploy.lock)).
     type: path
   lock_timeout:
     description:
@@ -63,6 +73,27 @@ options:
       - Address of the Docker Engine.
     type: str
     default: unix:///var/run/docker.sock
+  metrics_dir:
+    description:
+      - Directory in which Prometheus' node_exporter looks for text files. Operations that keep a history write the time
+        and the result of their last run there.
+      - By default C(/var/lib/prometheus/node-exporter), where that exists. V('') writes none.
+    type: path
+  operator:
+    description:
+      - Who asked for the operation, beside the user that Ansible logs in as. It stands in the history and is told to
+        whoever waits for the host's lock.
+    type: dict
+    suboptions:
+      user:
+        description: The person, for example AWX's C(awx_user_name).
+        type: str
+      job:
+        description: The job, for example AWX's C(awx_job_id).
+        type: str
+      job_template:
+        description: The job's template, for example AWX's C(awx_job_template_name).
+        type: str
 requirements:
   - Docker Engine and Docker Compose 2.18 or later on the managed host
   - python3-docker and python3-requests of the distribution on the managed host

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .compose.project import StackOptions
+from .compose.project import StackOptions, base_of
 from .compose.stack import Stack, open_stack
 from .core.clock import Clock
 from .core.errors import OpsError, Refused
+from .core.history import History, conclude
 from .core.lock import host_lock
+from .core.metrics import default_directory
 from .core.redact import Redactor
 from .core.runner import Runner
 
@@ -36,6 +39,11 @@ def stack_spec() -> dict[str, dict[str, Any]]:
         "lock_path": {"type": "path"},
         "lock_timeout": {"type": "float", "default": 60.0},
         "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
+        "metrics_dir": {"type": "path"},
+        "operator": {
+            "type": "dict",
+            "options": {"user": {"type": "str"}, "job": {"type": "str"}, "job_template": {"type": "str"}},
+        },
     }
 
 
@@ -48,13 +56,23 @@ class Context:
         check_mode: plan only.
         clock: the source of time.
         runner: runs commands.
+        cancelled: whether a signal has asked us to end.
+        stack: the stack, once it is open.
+        began: when the operation itself began (seconds since the epoch, seconds of the monotonic clock): after the wait
+            for the lock.
     """
 
     params: dict[str, Any]
     check_mode: bool
     clock: Clock
     runner: Runner
+    cancelled: bool = False
     stack: Stack | None = None
+    began: tuple[float, float] = (0.0, 0.0)
+
+    def begin(self) -> None:
+        """The operation begins now."""
+        self.began = (self.clock.now(), self.clock.monotonic())
 
     def options(self) -> StackOptions:
         """The common options."""
@@ -80,7 +98,15 @@ class Context:
 Operation = Callable[[Context], "dict[str, Any]"]
 
 
-def run_module(argument_spec: dict[str, Any], operation: Operation, *, mutates: str | None = None) -> NoReturn:
+def run_module(
+    argument_spec: dict[str, Any],
+    operation: Operation,
+    *,
+    mutates: str | None = None,
+    history: str | Callable[[Mapping[str, Any]], str] | None = None,
+    secret: str | None = None,
+    hides: Sequence[str] = (),
+) -> NoReturn:
     """Run an operation as an Ansible module.
 
     Args:
@@ -88,15 +114,37 @@ def run_module(argument_spec: dict[str, Any], operation: Operation, *, mutates: 
         operation: does the work and returns the result; raises OpsError.
         mutates: what for the host lock is taken, e.g. "rotate HMAC_SECRET"; None for a module that only reads. The
             lock is not taken in check mode.
+        history: the operation's name in the history and the metrics, or what tells it from the options; None for no
+            history. Nothing is written in check mode.
+        secret: the option that names the secret which the operation rotates.
+        hides: options with no_log whose values may be ordinary words and are never in the result.
     """
     module = AnsibleModule({**stack_spec(), **argument_spec}, supports_check_mode=True)
     context = Context(dict(module.params), module.check_mode, Clock(), Runner())
+    for name in hides:
+        # Ansible would mask these words wherever they stand: a value "titan" in every service's name, too.
+        module.params[name] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+        module.no_log_values = set()
+
+    def record(outcome: Mapping[str, Any] | Exception) -> None:
+        if history and not module.check_mode:
+            name = history if isinstance(history, str) else history(context.params)
+            _record(module, context, name, context.params[secret] if secret else None, outcome)
+
+    context.begin()
     try:
         reads_only = mutates is None or module.check_mode
         result = operation(context) if reads_only else _locked(context, operation, str(mutates))
     except OpsError as exc:
         redact = context.stack.redact if context.stack else Redactor()
+        for warning in exc.facts.pop("warnings", ()):
+            module.warn(redact.known(warning))
+        record(exc)
         _fail(module, exc, redact)
+    except Exception as exc:
+        record(exc)
+        raise
+    record(result)
     if context.stack:
         result = _masked(result, context.stack.redact.known)
     for warning in result.pop("warnings", []):
@@ -116,37 +164,89 @@ def _locked(context: Context, operation: Operation, reason: str) -> dict[str, An
     options = context.options()
     if not os.path.isdir(options.project_src):
         context.open()  # tells what is wrong before a lock file is made anywhere
-    _survive_signals()
     with host_lock(
-        options.lock_file, reason=reason, holder=_holder(), timeout=options.lock_timeout, clock=context.clock
-    ):
+        options.lock_file,
+        reason=reason,
+        holder=_holder(context.params["operator"]),
+        timeout=options.lock_timeout,
+        clock=context.clock,
+    ) as lock:
+        # Should we be killed, a command of ours that still changes something goes on holding the lock.
+        context.runner.keep_open(lock)
+        _survive_signals(context)
+        context.begin()
         return operation(context)
 
 
-def _survive_signals() -> None:
-    """A lost SSH connection must not stop an operation halfway; a termination request undoes it."""
+def _survive_signals(context: Context) -> None:
+    """A lost SSH connection stops nothing; a request to end is noted, for the operation to undo what it has begun."""
 
-    def terminated(number: int, frame: object) -> None:
-        raise OpsError(f"The operation was ended by signal {signal.Signals(number).name}")
+    def noted(_number: int, _frame: object) -> None:
+        context.cancelled = True
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, terminated)
-    signal.signal(signal.SIGINT, terminated)
+    signal.signal(signal.SIGTERM, noted)
+    signal.signal(signal.SIGINT, noted)
 
 
-def _holder() -> str:
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"user id {os.geteuid()}"
-    return f"Ansible as {user}"
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"user id {os.geteuid()}"
+
+
+def _holder(operator: Mapping[str, Any] | None) -> str:
+    """Who holds the lock, for whoever waits for it."""
+    given = {name: value for name, value in (operator or {}).items() if value}
+    job = f"job {given['job']}" if "job" in given else ""
+    asked = ", ".join(text for text in (given.get("user", ""), job) if text)
+    return f"Ansible as {_user()}" + (f" for {asked}" if asked else "")
+
+
+def _record(
+    module: AnsibleModule, context: Context, name: str, secret: str | None, outcome: Mapping[str, Any] | Exception
+) -> None:
+    """Write the history; whatever happens there, the operation has ended as it has."""
+    options = context.options()
+    if os.geteuid() != 0 or not os.path.isdir(options.project_src):
+        return  # it was refused for that, and there is no place for a history
+    asked = {name: value for name, value in (context.params["operator"] or {}).items() if value}
+    who = {"user": _user(), **{"operator" if name == "user" else name: value for name, value in asked.items()}}
+    directory = context.params["metrics_dir"]
+    started, ticks = context.began
+    try:
+        ended = conclude(
+            name,
+            outcome,
+            started=started,
+            seconds=context.clock.monotonic() - ticks,
+            who=who,
+            secret=secret,
+            recovered=context.stack.recovered if context.stack else (),
+            redact=context.stack.redact.known if context.stack else str,
+        )
+        history = History(
+            os.path.join(base_of(options.project_src), "logs", "ops.jsonl"),
+            metrics_dir=default_directory() if directory is None else directory,
+            clock=context.clock,
+        )
+        for warning in history.write(ended):
+            module.warn(warning)
+    except Exception as exc:  # pylint: disable=broad-exception-caught
+        module.warn(f"The history was not written ({type(exc).__name__}). The operation itself is not affected.")
 
 
 def _fail(module: AnsibleModule, error: OpsError, redact: Redactor) -> NoReturn:
+    """Fail with the error in our own words, which name variables and never their values: only known ones are masked.
+
+    Whatever other programs said in it was redacted where it was taken.
+    """
     facts = {
         "reason": error.msg,
         "state": error.state,
         "hint": error.hint,
         **error.facts,
     }
-    module.fail_json(msg=redact(str(error)), **{name: _masked(value, redact) for name, value in facts.items()})
+    masked = {name: _masked(value, redact.known) for name, value in facts.items()}
+    module.fail_json(msg=redact.known(str(error)), **masked)
     raise AssertionError("fail_json returned")
 
 

@@ -199,6 +199,12 @@ services:
           config_drift: true
           environment_drift: [HMAC_SECRET]
           image_drift: false
+interrupted:
+  description: Operations (kinds of journal) that were interrupted, or are under way at this moment.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 missing:
   description: Services (of those asked for) that have no container.
   returned: success

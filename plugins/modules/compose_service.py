@@ -15,6 +15,7 @@ description:
   - Brings the whole stack, or some services of it, into a state and waits until they are healthy.
   - Only the named services are touched unless O(dependencies) says otherwise.
   - A service that does not come up fails the task, with the last lines of its log (secrets masked).
+  - While an operation that was interrupted left its journal, nothing is started. That operation's next run ends it.
 extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
@@ -105,12 +106,21 @@ from dataclasses import asdict
 
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.operations import STATES, apply, plan
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.journal import interrupted_operations
 
 
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params = context.params
     stack = context.open()
+    interrupted = interrupted_operations(stack.options.state_path)
+    if interrupted and params["state"] != "stopped":
+        raise Refused(
+            f"An interrupted operation was found ({', '.join(interrupted)}): starting services now could leave two "
+            "halves of the stack with different secrets",
+            hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
+        )
     planned = plan(stack, params["state"], params["services"], dependencies=params["dependencies"])
     actions = planned.actions
     if not context.check_mode:

@@ -149,6 +149,12 @@ key:
   returned: success
   type: str
   sample: HMAC_SECRET
+keys:
+  description: The variables of the env file that have the value, copies under other names included.
+  returned: success
+  type: list
+  elements: str
+  sample: [HMAC_SECRET]
 env_file:
   description: Real path of the env file.
   returned: success
@@ -192,7 +198,9 @@ steps:
   type: list
   elements: str
 recovered:
-  description: What was done with an interrupted earlier rotation, "finished" or "undone"; null when there was none.
+  description:
+    - What was done with an interrupted earlier rotation, null when there was none.
+    - V(finished), V(undone), or V(superseded) when all holders have been given another value by hand since.
   returned: success
   type: str
 rolled_back:
@@ -209,16 +217,20 @@ log:
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac import rotate
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
+from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_others
 from ansible_collections.titan.ops.plugins.module_utils.rotation.spec import hmac_spec
 
 
 def operation(context: Context) -> dict:
     """Recover, plan, and outside of check mode apply."""
-    return rotate(context.open(), HmacOptions.from_params(context.params), check_mode=context.check_mode)
+    options = HmacOptions.from_params(context.params)
+    stack = context.open()
+    recover_others(stack, "hmac_rotate", check_mode=context.check_mode)
+    return rotate(stack, options, check_mode=context.check_mode, cancelled=lambda: context.cancelled)
 
 
 def main() -> None:
-    run_module(hmac_spec(), operation, mutates="rotate the HMAC secret")
+    run_module(hmac_spec(), operation, mutates="rotate the HMAC secret", history="rotate_hmac", secret="key")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ SERVICES: dict[str, dict[str, Any]] = {
 ENV = f"# Titan\r\nPORT=3100\nHMAC_SECRET={OLD}\n\nLAST=1"
 
 
+def name_of(service: str, number: int) -> str:
+    """What Compose calls a service's container."""
+    return service if SERVICES[service].get("scale", 1) == 1 else f"titan-prod-{service}-{number}"
+
+
 class Killed(BaseException):
     """SIGKILL: nothing catches it, and nothing happens any more."""
 
@@ -72,6 +77,7 @@ class Host:
         operations: what was done so far, in order.
         at: called before each operation with its number (from 1) and name; raises to kill or fail.
         isolated: of each ``up``, whether it was kept from dependencies.
+        images: the ids that images have by now, where it is not the one that the services were made from.
         unable: services whose containers cannot start while this returns True for them.
         sick: services whose containers become unhealthy while this returns True for them.
     """
@@ -83,6 +89,7 @@ class Host:
         self.layers: dict[str, dict[str, bytes]] = {}
         self.operations: list[str] = []
         self.isolated: list[bool] = []
+        self.images: dict[str, str] = {}
         self.at: Callable[[int, str], None] = lambda number, name: None
         self.unable: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
         self.sick: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
@@ -128,6 +135,14 @@ class Host:
     def layer(self, service: str) -> dict[str, bytes]:
         return self.layers[self.one(service)["Id"]]
 
+    def remake(self, *services: str) -> None:
+        """Give services containers as Compose would make them now, as many as it would, and start them."""
+        for service in services:
+            for raw in self.of(service):
+                self.remove(raw["Id"])
+            for number in range(1, SERVICES[service].get("scale", 1) + 1):
+                self.start(self.create(name_of(service, number), self.body(service, number)))
+
     def environment(self, service: str) -> dict[str, str]:
         return dict(entry.split("=", 1) for entry in self.one(service)["Config"]["Env"])
 
@@ -150,27 +165,36 @@ class Host:
                 body["environment"] = {key: value.replace("$", "$$") for key, value in {**from_file, **own}.items()}
             elif declared.get("env_file"):
                 body["env_file"] = [{"path": str(self.env_file)}]
-            body["container_name"] = name
+            if declared.get("scale", 1) == 1:
+                body["container_name"] = name
             services[name] = body
         return {"name": "titan-prod", "services": services}
 
-    def body(self, service: str) -> dict[str, Any]:
+    def body(self, service: str, number: int = 1) -> dict[str, Any]:
         """What Compose would create a container from now."""
         definition = self.config()["services"][service]
         labels = {
             "com.docker.compose.project": "titan-prod",
             "com.docker.compose.service": service,
+            "com.docker.compose.container-number": str(number),
             "com.docker.compose.oneoff": "False",
             "com.docker.compose.config-hash": hashlib.sha256(json.dumps(definition).encode()).hexdigest(),
-            "com.docker.compose.image": f"sha256:{definition['image']}",
+            "com.docker.compose.image": self.image(definition["image"]),
         }
         return {
             "Image": definition["image"],
             "Labels": labels,
             "Env": [f"{key}={value.replace('$$', '$')}" for key, value in definition["environment"].items()],
-            "HostConfig": {"NetworkMode": "titan-prod_default", "RestartPolicy": {"Name": "unless-stopped"}},
+            "HostConfig": {
+                "NetworkMode": "titan-prod_default",
+                "RestartPolicy": {"Name": definition.get("restart", "unless-stopped")},
+            },
             "NetworkingConfig": {"EndpointsConfig": {"titan-prod_default": {"Aliases": [service]}}},
         }
+
+    def image(self, name: str) -> str:
+        """The id of an image."""
+        return name if name.startswith("sha256:") else self.images.get(name, f"sha256:{name}")
 
     def create(self, name: str, body: Mapping[str, Any]) -> str:
         if any(raw["Name"] == f"/{name}" for raw in self.containers.values()):
@@ -182,7 +206,7 @@ class Host:
         self.containers[made] = {
             "Id": made,
             "Name": f"/{name}",
-            "Image": f"sha256:{body['Image']}",
+            "Image": self.image(body["Image"]),
             "Config": {"Hostname": made[:12], **json.loads(json.dumps(config))},
             "HostConfig": dict(body["HostConfig"]),
             "State": {"Status": "created", "StartedAt": NEVER, "FinishedAt": NEVER},
@@ -272,7 +296,7 @@ class Api:
         return json.loads(json.dumps(self._find(container)))  # type: ignore[no-any-return]
 
     def inspect_image(self, image: str) -> dict[str, Any]:
-        return {"Id": image if image.startswith("sha256:") else f"sha256:{image}", "RepoDigests": []}
+        return {"Id": self._host.image(image), "RepoDigests": []}
 
     def stop(self, container: str, *, timeout: int) -> None:
         self._host.stop(self._do("stop", container)["Id"])
@@ -340,16 +364,19 @@ class Cli:
         host = self._host
         host.isolated.append(isolated)
         for service in services:
-            old, *others = [raw["Id"] for raw in host.of(service)] or [None]
-            for surplus in others:
+            scale = SERVICES[service].get("scale", 1)
+            there = [raw["Id"] for raw in host.of(service)]
+            for surplus in there[scale:]:
                 host.do(f"Compose removes a surplus {service}")
-                host.remove(str(surplus))
-            host.do(f"Compose creates {service}")
-            made = host.create(f"{old[:12]}_{service}" if old else service, host.body(service))
-            if old:
-                host.do(f"Compose stops the old {service}")
-                host.stop(old)
-                host.do(f"Compose removes the old {service}")
-                host.remove(old)
-                host.do(f"Compose renames the new {service}")
-                host.containers[made]["Name"] = f"/{service}"
+                host.remove(surplus)
+            for number in range(1, scale + 1):
+                old, name = there[number - 1] if number <= len(there) else None, name_of(service, number)
+                host.do(f"Compose creates {name}")
+                made = host.create(f"{old[:12]}_{name}" if old else name, host.body(service, number))
+                if old:
+                    host.do(f"Compose stops the old {name}")
+                    host.stop(old)
+                    host.do(f"Compose removes the old {name}")
+                    host.remove(old)
+                    host.do(f"Compose renames the new {name}")
+                    host.containers[made]["Name"] = f"/{name}"

@@ -176,6 +176,24 @@ def test_no_variable_of_our_own_environment_can_shadow_the_env_file() -> None:
     assert [options["inherit"] for options in runner.options] == [False, False]
 
 
+def test_every_call_knows_where_the_clients_own_configuration_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is asked of the very Compose that is used: plugins and proxies come from DOCKER_CONFIG."""
+    monkeypatch.setenv("DOCKER_CONFIG", "/etc/titan/docker")
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/etc/titan/certificates")
+    monkeypatch.setenv("COMPOSE_FILE", "/somewhere/else.yml")
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    runner = Recorder(stdout="2.26.1")
+    compose = cli(runner)
+    compose.check_version()
+    compose.up("p")
+    version, up = runner.options
+    assert version["env"] == up["env"]
+    assert (version["inherit"], up["inherit"]) == (False, False)
+    assert up["env"]["DOCKER_CONFIG"] == "/etc/titan/docker"
+    assert up["env"]["DOCKER_CERT_PATH"] == "/etc/titan/certificates"
+    assert not {"COMPOSE_FILE", "DOCKER_TLS_VERIFY"} & set(up["env"])
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -207,6 +225,30 @@ def test_a_failure_carries_composes_words_and_exit_code() -> None:
         "`docker compose up --detach --quiet-pull --no-deps a` failed with exit code 18: Error response from daemon: no"
     )
     assert caught.value.facts == {"rc": 18, "stderr": "Error response from daemon: no"}
+
+
+def test_what_compose_says_is_told_without_secrets() -> None:
+    words = 'Error: bad HMAC_KEY=abc at redis://:hunter2@h with "postgres" in n0t-f0r-y0u\n'
+    compose = cli(Recorder(rc=1, stderr=words))
+    compose.redact.add("postgres")
+    compose.redact.add("n0t-f0r-y0u")
+    compose.redact.allow(["titan-postgres"])
+    with pytest.raises(CommandFailed) as caught:
+        compose.up("p", ["titan-postgres"])
+    told = 'Error: bad HMAC_KEY=******** at redis://:********@h with "********" in ********'
+    assert caught.value.facts["stderr"] == told
+    assert caught.value.msg.endswith(f"up --detach --quiet-pull titan-postgres` failed with exit code 1: {told}")
+
+
+def test_a_variable_that_compose_misses_is_named() -> None:
+    words = (
+        "error while interpolating services.a.environment.DB_PASSWORD: required variable TITAN_DB_PASSWORD is missing a"
+        " value: set it\n"
+    )
+    with pytest.raises(
+        InvalidInput, match="DB_PASSWORD, required variable TITAN_DB_PASSWORD is missing a value: set it"
+    ):
+        cli(Recorder(rc=1, stderr=words)).config()
 
 
 class Hashing(Runner):

@@ -94,6 +94,69 @@ def test_holders_of_a_mounted_file_are_found(tmp_path: Path) -> None:
     assert {item.service: item.places for item in found} == {"a": ("configs.c", "secrets.s"), "b": ("secrets.e",)}
 
 
+def bind(source: Path, target: str) -> dict[str, Any]:
+    return {"type": "bind", "source": str(source), "target": target, "bind": {"create_host_path": True}}
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """compose/.env.prod below a stack's directory, and .env as a link to it."""
+    (tmp_path / "compose").mkdir()
+    (tmp_path / "compose" / ".env.prod").write_text(f"{KEY}={SECRET}\n")
+    (tmp_path / ".env").symlink_to("compose/.env.prod")
+    return tmp_path / "compose" / ".env.prod"
+
+
+def test_a_service_that_has_the_env_file_mounted_holds_the_secret_without_its_environment(env_file: Path) -> None:
+    """By itself, by a link, in a directory around it, as a secret or as a config."""
+    home = env_file.parent.parent
+    volume = {"type": "volume", "source": "data", "target": "/data"}
+    services = {
+        "file": {"volumes": [volume, bind(env_file, "/run/env")]},
+        "link": {"volumes": [bind(home / ".env", "/app/.env")]},
+        "around": {"volumes": [bind(env_file.parent, "/a"), bind(home, "/b")]},
+        "secret": {"secrets": [{"source": "s"}]},
+        "config": {"configs": [{"source": "c"}]},
+        "both": {"environment": {KEY: SECRET}, "volumes": [bind(env_file, "/run/env")]},
+        "beside": {"volumes": [bind(home / "data", "/data"), bind(home / "comp", "/c"), volume]},
+        "monitor": {"volumes": [bind(Path("/"), "/host")]},
+    }
+    top = {"secrets": {"s": {"file": str(env_file)}}, "configs": {"c": {"file": str(env_file)}}}
+    found = find_holders(model(services, **top), KEY, SECRET, str(home / ".env"))
+    assert {item.service: item.places for item in found} == {
+        "file": ("mount /run/env",),
+        "link": ("mount /app/.env",),
+        "around": ("mount /a", "mount /b"),
+        "secret": ("secrets.s",),
+        "config": ("configs.c",),
+        "both": (f"environment.{KEY}", "mount /run/env"),
+    }
+    for item in found:
+        assert item.variables == ([KEY] if item.service == "both" else [])
+        assert item.files == [place for place in item.places if place != f"environment.{KEY}"]
+    assert find_literals(model(services, **top), KEY, SECRET, ["/none"], str(env_file)) == []
+
+
+def test_another_mounted_file_with_the_value_is_a_copy_that_a_change_does_not_reach(
+    tmp_path: Path, env_file: Path
+) -> None:
+    path = compose_file(tmp_path, "nats.conf", f"password: {SECRET}\n")
+    services = {"nats": {"volumes": [bind(tmp_path / "nats.conf", "/etc/nats.conf"), bind(Path("/dev/null"), "/x")]}}
+    found = model(services)
+    assert [item.places for item in find_holders(found, KEY, SECRET, str(env_file))] == [("mount /etc/nats.conf",)]
+    [literal] = find_literals(found, KEY, SECRET, ["/none"], str(env_file))
+    assert str(literal) == f"service nats, mount /etc/nats.conf ({path})"
+
+
+def test_a_short_value_is_found_in_a_mounted_file_only_when_that_says_nothing_else(
+    tmp_path: Path, env_file: Path
+) -> None:
+    compose_file(tmp_path, "a", "titan\n")
+    compose_file(tmp_path, "b", "user: titan\n")
+    services = {name: {"volumes": [bind(tmp_path / name, "/x")]} for name in "ab"}
+    assert [item.service for item in find_holders(model(services), KEY, "titan", str(env_file))] == ["a"]
+
+
 def compose_file(tmp_path: Path, name: str, text: str) -> str:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
@@ -210,8 +273,9 @@ def test_the_value_in_a_mounted_secrets_file_is_a_literal(tmp_path: Path) -> Non
     path = compose_file(tmp_path, "s", SECRET)
     services = {"brain": {"secrets": [{"source": "s"}]}}
     found = find_literals(model(services, secrets={"s": {"file": path}}), KEY, SECRET, ["/none"], "/none")
-    assert found == [Literal("brain", "secret s", path, None)]
-    assert str(found[0]) == f"service brain, variable secret s ({path})"
+    assert found == [Literal("brain", "secrets.s", path, None)]
+    assert str(found[0]) == f"service brain, secrets.s ({path})"
+    assert find_literals(model(services, secrets={"s": {"file": path}}), KEY, SECRET, ["/none"], path) == []
 
 
 def test_outsiders_are_running_containers_that_no_service_accounts_for() -> None:

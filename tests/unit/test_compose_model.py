@@ -44,13 +44,37 @@ NAMES = model(
         ("titan-prod_worker_12", "worker"),
         ("worker-2", "worker-2"),
         ("titan-prod-worker-2-1", "worker-2"),
+        ("brain", "titan-brain"),
     ],
 )
 def test_a_service_is_found_by_its_own_or_its_containers_name(name: str, service: str) -> None:
     assert NAMES.resolve(name) == service
 
 
-@pytest.mark.parametrize("name", ["brain", "", "titan-prod-nats-1", "other-worker-1", "titan-prod-worker", "WORKER"])
+@pytest.mark.parametrize(
+    ("services", "name", "service"),
+    [
+        ({"nats": {}}, "titan-nats", "nats"),
+        ({"titan-nats": {}}, "nats", "titan-nats"),
+        ({"bus": {"container_name": "nats"}}, "titan-nats", "bus"),
+        ({"bus": {"container_name": "titan-nats"}}, "nats", "bus"),
+        ({"nats": {"container_name": "nats"}}, "titan-nats", "nats"),
+    ],
+)
+def test_a_name_may_lack_titans_prefix_or_have_it_in_vain(services: dict[str, Any], name: str, service: str) -> None:
+    """Later versions of the stack drop it; the runbook does not."""
+    assert model(services).resolve(name) == service
+
+
+def test_a_prefix_that_leads_to_two_services_leads_to_none() -> None:
+    two = model({"nats": {"container_name": "a"}, "bus": {"container_name": "nats"}})
+    with pytest.raises(InvalidInput, match="no service or container named titan-nats"):
+        two.resolve("titan-nats")
+    # a name of its own goes before
+    assert model({"nats": {}, "titan-nats": {}}).resolve("nats") == "nats"
+
+
+@pytest.mark.parametrize("name", ["", "titan-", "titan-prod-nats-1", "other-worker-1", "titan-prod-worker", "WORKER"])
 def test_a_name_that_is_none_is_refused_and_the_services_are_named(name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         NAMES.resolve(name)

@@ -139,9 +139,10 @@ def test_nothing_is_asked_of_compose_when_all_is_as_it_should_be() -> None:
 
 def test_the_grace_is_the_longest_declared_else_thirty_seconds_else_what_is_said() -> None:
     def graces(services: list[str], **options: Any) -> list[float]:
-        return [call[2]["stop_timeout"] for call in run(made(ALL), "recreated", services, **options)]
+        calls = run(made(ALL), "recreated", services, **options)
+        return [call[2].get("stop_timeout", call[2].get("grace")) for call in calls]
 
-    assert graces(["brain", "nats"]) == [45]
+    assert graces(["brain", "nats"]) == [45, 45]
     assert graces(["nats"]) == [30]
     assert graces(["brain"], stop_timeout=7) == [7]
 
@@ -153,11 +154,11 @@ def ups(containers: Sequence[Container], state: str, services: list[str], **opti
     with contextlib.suppress(Unhealthy):  # nothing really changes here
         apply(result, planned, timeout=1)
     cli: Any = result.cli
-    assert all(method == "up" for method, _services, _options in cli.calls)
     shown = {"recreate": True, "keep": True, "start": False}
     return [
         (list(asked), given.get("isolated", False), *[name for name in shown if given.get(name) is shown[name]])
-        for _method, asked, given in cli.calls
+        for method, asked, given in cli.calls
+        if method == "up"
     ]
 
 
@@ -175,6 +176,16 @@ def test_compose_is_kept_from_dependencies_that_it_would_change(nats: dict[str, 
         there.append(current("nats", **nats))
     assert ups(there, "recreated", ["brain"]) == [(["brain"], True, "recreate")]
     assert ups(there, "recreated", ["nats"]) == [(["nats"], False, "recreate" if nats else "keep")]
+
+
+def test_several_are_stopped_before_they_are_replaced_unless_an_image_must_be_fetched_first() -> None:
+    """Else a service would lose what it depends on before it has ended."""
+    result = made(ALL)
+    assert [call[0] for call in run(result, "recreated", ["brain", "nats"])] == ["stop", "up"]
+    assert result.cli.calls[0][1] == ("brain", "nats")  # type: ignore[attr-defined]
+    result = made(ALL)
+    del result.engine.images["nats:2"]  # type: ignore[attr-defined]
+    assert [call[0] for call in run(result, "recreated", ["brain", "nats"])] == ["up"]
 
 
 def test_what_is_not_to_be_replaced_is_kept_from_it() -> None:

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,8 +228,17 @@ def test_what_is_no_regular_file_is_refused_with_one_sentence_about_it(tmp_path:
         assert "Nothing was changed." in str(caught.value)
 
 
-def test_a_file_that_this_user_may_not_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+def open_to_others(directory: Path) -> None:
+    for place in [directory, *directory.parents][:3]:  # pytest's directories are closed to others
+        place.chmod(place.stat().st_mode | 0o055)
+
+
+@pytest.mark.parametrize("name", ["file", "closed/file", "link"])
+def test_a_file_that_this_user_may_not_read_is_refused(tmp_path: Path, name: str) -> None:
+    """A link into a closed directory as well: that it dangles cannot be told from outside."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("closed/file")
+    path = tmp_path / name
     path.write_bytes(b"secret")
     path.chmod(0)
     code = (
@@ -236,26 +246,139 @@ def test_a_file_that_this_user_may_not_read_is_refused(tmp_path: Path) -> None:
         "from ansible_collections.titan.ops.plugins.module_utils.core import errors, files\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+        "else:\n"
+        f"    os.chmod({str(tmp_path / 'closed')!r}, 0)\n"
         "try:\n"
         f"    files.read_regular({str(path)!r}, what='env file')\n"
         "except errors.InvalidInput as exc:\n"
         "    print(exc)\n"
     )
-    for directory in [path.parent, *path.parent.parents][:3]:  # pytest's directories are closed to others
-        directory.chmod(directory.stat().st_mode | 0o055)
+    open_to_others(tmp_path)
     said = run_python(code).stdout.decode()
     assert said.strip() == (
         f"The env file {path} cannot be read by this user. Nothing was changed. Run as root (become: true)."
     )
 
 
-def test_a_private_directory_is_made_and_tightened(tmp_path: Path) -> None:
+def test_a_private_directory_is_made_for_us_alone(tmp_path: Path) -> None:
     path = tmp_path / "a" / "state"
     ensure_private_dir(str(path))
     assert mode(path) == 0o700
-    path.chmod(0o755)
-    ensure_private_dir(str(path))
-    assert mode(path) == 0o700
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InvalidInput, match="cannot be used: File exists"):
-        ensure_private_dir(str(tmp_path / "file"))
+    for place in ("file", "file/below"):
+        with pytest.raises(InvalidInput, match=r"cannot be used: (File exists|Not a directory)"):
+            ensure_private_dir(str(tmp_path / place))
+
+
+@AS_ROOT
+def test_a_new_directory_belongs_to_whom_the_directory_around_it_belongs(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 2345)
+    ensure_private_dir(str(tmp_path / "a" / "state"))
+    for path in (tmp_path / "a", tmp_path / "a" / "state"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+    assert mode(tmp_path / "a" / "state") == 0o700
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o755, 0o755), (0o700, 0o700), (0o775, 0o775), (0o777, 0o755), (0o2777, 0o2755)]
+)
+def test_a_directory_that_is_there_keeps_its_mode_and_owner_unless_everybody_may_write(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    path = tmp_path / "state"
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 2345)
+    path.chmod(before)
+    owner = (path.stat().st_uid, path.stat().st_gid)
+    ensure_private_dir(str(path))
+    assert (mode(path), (path.stat().st_uid, path.stat().st_gid)) == (after, owner)
+
+
+def test_a_place_that_everybody_shares_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(InvalidInput, match="everybody may put files into it"):
+        ensure_private_dir(str(tmp_path))
+    assert mode(tmp_path) == 0o1777
+
+
+def access_list(user: int, permission: int, mask: int = 6) -> bytes:
+    """An access control list that adds one user to mode 0600 (acl(5); linux/posix_acl_xattr.h)."""
+    none = 0xFFFFFFFF
+    entries = [(0x01, 6, none), (0x02, permission, user), (0x04, 0, none), (0x10, mask, none), (0x20, 0, none)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def set_attribute(path: Path, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, name, value)
+    except OSError as exc:
+        pytest.skip(f"this file system has no {name}: {exc.strerror}")
+
+
+def test_the_access_list_and_other_attributes_of_the_replaced_file_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    acl = access_list(1234, 4)
+    set_attribute(path, "system.posix_acl_access", acl)
+    set_attribute(path, "user.note", b"by the operator")
+    state = read_regular(str(path))
+    write_atomic(str(path), b"new", mode=state.mode)
+    assert path.read_bytes() == b"new"
+    assert mode(path) == state.mode
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+    assert os.getxattr(path, "user.note") == b"by the operator"
+
+
+def test_a_directorys_default_access_list_gives_nobody_rights_that_the_old_file_did_not_give(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    set_attribute(tmp_path, "system.posix_acl_default", access_list(1234, 6))
+    write_atomic(str(path), b"new", mode=0o640)
+    assert "system.posix_acl_access" not in os.listxattr(path)
+    assert mode(path) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "kept"),
+    [
+        ("system.posix_acl_access", errno.EPERM, True),
+        ("security.selinux", errno.EACCES, True),
+        ("system.posix_acl_access", errno.ENOTSUP, False),
+        ("user.note", errno.EPERM, False),
+    ],
+)
+def test_what_decides_who_may_read_is_kept_or_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int, kept: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def refused(*_args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.os, "listxattr", lambda file: [] if isinstance(file, int) else [name])
+    monkeypatch.setattr(files.os, "getxattr", lambda *_args: b"value")
+    monkeypatch.setattr(files.os, "setxattr", refused)
+    if kept:
+        with pytest.raises(
+            OpsError, match=rf"its attribute {name} cannot be kept \(.*\)\. The old file is untouched\."
+        ):
+            write_atomic(str(path), b"new")
+    else:
+        write_atomic(str(path), b"new")
+    assert path.read_bytes() == (b"old" if kept else b"new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_hash_of_the_old_content_is_not_given_to_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    given: list[str] = []
+    attributes = ["security.ima", "security.evm", "security.selinux"]
+    monkeypatch.setattr(files.os, "listxattr", lambda file: [] if isinstance(file, int) else attributes)
+    monkeypatch.setattr(files.os, "getxattr", lambda *_args: b"value")
+    monkeypatch.setattr(files.os, "setxattr", lambda _fd, name, _value: given.append(name))
+    write_atomic(str(path), b"new")
+    assert given == ["security.selinux"]

@@ -629,6 +629,15 @@ def test_secrets_are_masked_in_facts_and_reasons(server: Server) -> None:
     assert told["reason"].endswith("why=login with ******** failed instead of fine")
 
 
+def test_a_short_secret_is_masked_in_facts_but_not_in_names(server: Server) -> None:
+    services = {"titan-brain": {"environment": {"DB_PASS": "titan", "API_TOKEN": "healthy"}}}
+    of = brain(services=services)
+    server.says({"status": "healthy", "service": "titan-brain", "signing_key": "x", "key": "y"})
+    [told] = once(probe(service="titan-brain", port=server.port), of=of)
+    assert told["facts"] == {"status": "********", "service": "titan-brain", "signing_key": "********", "key": "y"}
+    assert (told["name"], told["service"]) == (f"titan-brain:{server.port}/", "titan-brain")
+
+
 # Bad input, refused before anything is asked
 
 

@@ -83,6 +83,36 @@ def test_the_next_process_finds_what_was_saved_and_in_the_end_all_is_removed(hos
     assert list((host.src / "state").iterdir()) == []
 
 
+def test_only_what_is_missing_is_put_into_a_container_that_may_have_files_already(
+    host: Host, store: CarryStore
+) -> None:
+    stack = host.stack()
+    host.layer(EXECUTION)[REDB] = b"positions"
+    store.save(stack.engine, EXECUTION, container(stack))
+    host.layer(EXECUTION).clear()
+    host.layer(EXECUTION)[REDB] = b"positions since"
+    assert store.load(stack.engine, EXECUTION, container(stack), missing_only=True) == [HALT]
+    assert host.layer(EXECUTION) == {HALT: b"halted by the operator", REDB: b"positions since"}
+    assert store.load(stack.engine, EXECUTION, container(stack), missing_only=True) == []
+
+
+def test_a_container_that_never_ran_is_saved_but_never_in_place_of_what_waits_for_it(
+    host: Host, store: CarryStore
+) -> None:
+    """It may have got its files by an earlier rotation; or it waits for them, or has got half of them."""
+    stack = host.stack()
+    store.save(stack.engine, EXECUTION, container(stack))
+    body = host.body(EXECUTION)
+    host.remove(host.one(EXECUTION)["Id"])
+    host.create(EXECUTION, body)
+    host.layer(EXECUTION).update({HALT: b"hal", REDB: b"positions"})
+    assert store.save(stack.engine, EXECUTION, container(stack)) == [REDB]
+    host.layer(EXECUTION).clear()
+    assert store.save(stack.engine, EXECUTION, container(stack)) == []
+    assert store.load(stack.engine, EXECUTION, container(stack)) == [HALT, REDB]
+    assert host.layer(EXECUTION) == {HALT: b"halted by the operator", REDB: b"positions"}
+
+
 def test_a_file_in_the_root_directory_is_carried_as_well(host: Host) -> None:
     stack = host.stack()
     store = CarryStore.beside(str(host.src / "state" / "x.journal"), {EXECUTION: ["/halt"]})

@@ -15,7 +15,13 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.compose.dotenv import parse
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
-from ansible_collections.titan.ops.plugins.module_utils.rotation.envsecret import put_back, read_secret, swapped
+from ansible_collections.titan.ops.plugins.module_utils.rotation.envsecret import (
+    current_value,
+    disagreeing,
+    put_back,
+    read_secret,
+    swapped,
+)
 from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, SERVICES, Host
 
 KEY = "HMAC_SECRET"
@@ -117,6 +123,7 @@ def test_an_env_file_that_cannot_be_rotated_is_refused_with_one_sentence(
 
 def test_a_dollar_in_single_quotes_is_not_altered(host: Host) -> None:
     host.env_file.write_bytes(b"HMAC_SECRET='abcd$efghijklmnop'\n")
+    host.remake("titan-brain", "titan-execution", "titan-opsd")
     assert read_secret(host.stack(), "compose/.env.prod", KEY).value == "abcd$efghijklmnop"
 
 
@@ -165,6 +172,77 @@ def test_a_container_beside_the_stack_that_holds_it_is_found(host: Host) -> None
     made = host.create("by-hand", body)
     host.start(made)
     assert [item.name for item in read_secret(host.stack(), "compose/.env.prod", KEY).outsiders] == ["by-hand"]
+
+
+@pytest.mark.parametrize("value", ["titan", "changeme1", "fifteen-letters"])
+def test_a_short_secret_that_another_variable_has_as_well_is_refused(host: Host, value: str) -> None:
+    """Nobody can tell whether it is a copy, or another secret that is just as bad."""
+    host.env_file.write_bytes(f"DB_PASSWORD={value}\n{KEY}={value}\nURL=http://{value}@h\nOTHER=1\n".encode())
+    stack = host.stack()
+    with pytest.raises(Refused) as caught:
+        read_secret(stack, "compose/.env.prod", KEY)
+    named = "DB_PASSWORD, URL" if len(value) >= 8 else "DB_PASSWORD"
+    assert f"{KEY} has the same characters as {named} in {host.env_file}, and is too short" in str(caught.value)
+    assert "Give them different values" in str(caught.value)
+    host.env_file.write_bytes(f"DB_PASSWORD=other\n{KEY}={value}\nREFERS=${{{KEY}}}\n".encode())
+    assert read_secret(host.stack(), "compose/.env.prod", KEY).keys == (KEY,)
+
+
+def test_from_sixteen_characters_on_a_copy_is_a_copy(host: Host) -> None:
+    host.env_file.write_bytes(f"COPY=sixteen-letters!\n{KEY}=sixteen-letters!\n".encode())
+    assert read_secret(host.stack(), "compose/.env.prod", KEY).keys == (KEY, "COPY")
+
+
+def other_reference(host: Host, monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    """opsd has a variable named like the key that refers to something else, and perhaps others."""
+    monkeypatch.setitem(SERVICES, "titan-opsd", {"image": "titan/opsd:1", "environment": environment})
+    file = host.src / "docker-compose.prod.yml"
+    file.write_text(file.read_text().replace("OPS_SECRET: ${HMAC_SECRET}", "HMAC_SECRET: ${OTHER_SECRET}"))
+    host.env_file.write_bytes(ENV.encode() + f"\nOTHER_SECRET={'7' * 64}\n".encode())
+    host.remake("titan-opsd")
+
+
+def test_a_variable_named_like_the_key_with_another_value_is_left_alone_and_said_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_reference(host, monkeypatch, HMAC_SECRET="${OTHER_SECRET}")
+    found = read_secret(host.stack(), "compose/.env.prod", KEY)
+    assert found.services() == ["titan-brain", "titan-execution"]
+    assert found.warnings == ("titan-opsd has a variable HMAC_SECRET with another value: it was left alone",)
+
+
+def test_a_service_with_such_a_variable_and_a_copy_under_another_name_is_a_holder_of_the_copy(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_reference(host, monkeypatch, HMAC_SECRET="${OTHER_SECRET}", OPS_SECRET="${HMAC_SECRET}")
+    found = read_secret(host.stack(), "compose/.env.prod", KEY)
+    assert {item.service: item.variables for item in found.holders}["titan-opsd"] == ["OPS_SECRET"]
+    assert len(found.warnings) == 1
+    assert disagreeing(host.stack(), found) == []
+
+
+def test_holders_that_were_made_with_another_value_disagree(host: Host) -> None:
+    stack = host.stack()
+    assert disagreeing(stack, read_secret(stack, "compose/.env.prod", KEY)) == []
+    host.env_file.write_bytes(ENV.replace(OLD, NEW).encode())
+    host.remake("titan-brain")
+    stack = host.stack()
+    found = read_secret(stack, "compose/.env.prod", KEY)
+    assert disagreeing(stack, found) == ["titan-execution", "titan-opsd"]
+    host.remove(host.one("titan-opsd")["Id"])
+    host.one("titan-execution")["Config"]["Env"].clear()  # made before it was to have one
+    assert disagreeing(stack, found) == []
+
+
+def test_the_value_of_now_is_read_if_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "prod.env"
+    assert current_value(str(path), KEY) is None
+    path.write_bytes(b"A=1\n")
+    assert current_value(str(path), KEY) is None
+    path.write_bytes(b"this is no assignment\n")
+    assert current_value(str(path), KEY) is None
+    path.write_bytes(ENV.encode())
+    assert current_value(str(path), KEY) == OLD
 
 
 # Exchanging
@@ -267,4 +345,7 @@ def test_a_third_value_is_nobodys_to_overwrite(tmp_path: Path, data: str) -> Non
     with pytest.raises(OpsError, match="neither the value from before the rotation nor the new one") as caught:
         back(path, ENV)
     assert "The env file was left as it is." in str(caught.value)
+    assert "write it there, recreate every holder with Compose itself, and run the same playbook again" in str(
+        caught.value
+    )
     assert path.read_text() == data

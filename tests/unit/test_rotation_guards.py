@@ -64,11 +64,53 @@ def test_force_goes_on_and_warns(host: Host) -> None:
 def test_a_stack_that_is_not_well_is_left_alone_and_every_trouble_is_named(host: Host) -> None:
     host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"
     host.one(EXECUTION)["State"]["Status"] = "restarting"
-    host.remove(host.one(OPSD)["Id"])
+    host.one(OPSD)["State"]["Health"]["Status"] = "starting"
     said = refusal(host)
     assert "titan-brain runs, but its health check says unhealthy." in said
     assert "titan-execution is restarting." in said
-    assert "titan-opsd has no container." in said
+    assert "titan-opsd runs, but its health check says starting." in said
+    host.remove(host.one(BRAIN)["Id"])
+    assert "titan-brain has no container." in refusal(host)
+
+
+def test_every_reason_of_every_kind_is_told_at_once(host: Host) -> None:
+    host.layer(EXECUTION)["/app/execution.armed"] = b""
+    host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"
+    host.images["titan/opsd:1"] = "sha256:another"
+    with pytest.raises(Refused) as caught:
+        hmac.plan(host.stack(), options())
+    reasons = caught.value.facts["reasons"]
+    assert len(reasons) == 3
+    assert reasons[0].startswith("The trading engine is armed: ")
+    assert reasons[1] == "titan-brain runs, but its health check says unhealthy."
+    assert reasons[2].startswith("titan/opsd:1 is another image by now than the one that titan-opsd runs")
+    assert all(reason in str(caught.value) for reason in reasons)
+    warnings = hmac.plan(host.stack(), options(force=True)).warnings
+    assert list(warnings) == [f"Forced although: {reason}" for reason in reasons]
+
+
+@pytest.mark.parametrize("service", [BRAIN, OPSD])
+def test_another_image_would_come_with_the_secret_so_it_refuses_the_rotation(host: Host, service: str) -> None:
+    host.images[SERVICES[service]["image"]] = "sha256:another"
+    said = refusal(host)
+    assert f"is another image by now than the one that {service} runs: recreate {service} first." in said
+    assert "force: true" in said
+    [warning] = hmac.plan(host.stack(), options(force=True)).warnings
+    assert warning.startswith("Forced although: titan/")
+
+
+@pytest.mark.parametrize("status", ["exited", "created", "dead"])
+def test_another_holder_that_does_not_run_is_no_reason(host: Host, status: str) -> None:
+    host.one(OPSD)["State"]["Status"] = status
+    assert hmac.plan(host.stack(), options()).warnings == (
+        "titan-opsd does not run: it gets the new secret and stays stopped",
+    )
+
+
+@pytest.mark.parametrize("status", ["paused", "restarting"])
+def test_another_holder_that_runs_badly_is_a_reason(host: Host, status: str) -> None:
+    host.one(OPSD)["State"]["Status"] = status
+    assert f"titan-opsd is {status}." in refusal(host)
 
 
 @pytest.mark.parametrize("status", ["exited", "created", "paused", "restarting", "dead"])
@@ -90,18 +132,23 @@ def test_a_service_that_is_not_touched_may_be_as_ill_as_it_likes(host: Host) -> 
 def test_an_image_that_is_not_here_forbids_and_a_pending_change_warns(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert check_replacement(host.stack(), [BRAIN]) == ([], [])
+    assert check_replacement(host.stack(), [BRAIN]) == ([], [], [])
     monkeypatch.setitem(SERVICES, BRAIN, {**SERVICES[BRAIN], "stop_grace_period": "50s"})
-    forbidding, warnings = check_replacement(host.stack(), [BRAIN, EXECUTION])
-    assert forbidding == []
-    assert len(warnings) == 1
-    assert warnings[0].startswith("titan-brain: its configuration or environment changed")
+    assert check_replacement(host.stack(), [BRAIN, EXECUTION]) == (
+        [],
+        [],
+        ["titan-brain: its configuration changed since it was made; its replacement applies that, too"],
+    )
     stack = host.stack()
     stack.engine.image_id = lambda image: None  # type: ignore[method-assign]
-    forbidding, _pending = check_replacement(stack, [EXECUTION])
+    forbidding, changing, _pending = check_replacement(stack, [EXECUTION])
     assert forbidding == [
         "The image titan/execution:1 of titan-execution is not on this host (docker pull titan/execution:1)."
     ]
+    assert changing == []
+    with pytest.raises(Refused, match="not on this host") as caught:
+        hmac.plan(stack, options(force=True))
+    assert "force: true" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import hmac as signatures
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
 from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
+from ansible_collections.titan.ops.plugins.module_utils.rotation.guards import Guard
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import Counter, HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.signed import SignedProbe
 from ansible_collections.titan.ops.plugins.module_utils.rotation.switch import Switch
-from ansible_collections.titan.ops.tests.unit.fake_host import OLD, Host
+from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, SERVICES, Host, Killed
 from ansible_collections.titan.ops.tests.unit.loopback import Request, serve
 
 BRAIN, EXECUTION, OPSD = "titan-brain", "titan-execution", "titan-opsd"
@@ -139,10 +140,29 @@ def test_no_services_means_every_holder(host: Host) -> None:
     assert (planned.services, planned.stale) == ((BRAIN, EXECUTION, OPSD), ())
 
 
-def test_producers_that_are_not_switched_are_not_stopped_first(host: Host) -> None:
-    assert hmac.plan(host.stack(), options(services=(EXECUTION,), producers=(BRAIN, EXECUTION))).producers == (
-        EXECUTION,
-    )
+def test_producers_that_do_not_hold_the_secret_are_not_stopped_first(host: Host) -> None:
+    chosen = options(services=(EXECUTION,), producers=("titan-nats", EXECUTION))
+    assert hmac.plan(host.stack(), chosen).producers == (EXECUTION,)
+
+
+def test_a_producer_that_is_not_switched_would_sign_with_the_old_secret_so_it_is_refused(host: Host) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        hmac.plan(host.stack(), options(services=(EXECUTION,), producers=(BRAIN, EXECUTION)))
+    assert "The service titan-brain signs with HMAC_SECRET and is not among the services" in str(caught.value)
+    assert "Add it to services" in str(caught.value)
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_the_steps_planned_are_those_of_the_check_and_of_the_run(
+    host: Host, titan: tuple[Titan, HmacOptions], drained: bool
+) -> None:
+    chosen = replace(titan[1], drain=replace(titan[1].drain, enabled=drained))
+    planned = hmac.rotate(host.stack(), chosen, check_mode=True)
+    assert ("drain" in planned["steps"]) is drained
+    assert OLD in host.env_file.read_text()
+    done = hmac.rotate(host.stack(), chosen)
+    assert done["steps"] == planned["steps"]
+    assert (done["drained"] is not None) is drained
 
 
 def test_a_service_that_holds_nothing_is_refused_and_the_holders_are_named(host: Host) -> None:
@@ -205,6 +225,97 @@ def test_an_interrupted_rotation_is_noticed(host: Host) -> None:
         hmac.interrupted(host.stack())
 
 
+# The whole operation
+
+
+def interrupt(host: Host, when: str) -> None:
+    """A rotation that was killed before it did this."""
+
+    def at(_count: int, name: str) -> None:
+        if name == when:
+            raise Killed
+
+    host.at = at
+    with pytest.raises(Killed):
+        hmac.rotate(host.stack(), options())
+    host.at = lambda number, name: None
+
+
+def test_check_mode_that_can_make_a_plan_warns_of_an_interrupted_rotation(host: Host) -> None:
+    interrupt(host, "Compose creates titan-brain")
+    host.env_file.write_bytes(ENV.encode())
+    for name in (BRAIN, EXECUTION):
+        host.start(host.one(name)["Id"])
+    before = len(host.operations)
+    result = hmac.rotate(host.stack(), options(), check_mode=True)
+    assert result["warnings"] == ["An interrupted rotation was found: a real run finishes or undoes it first."]
+    assert result["recovered"] is None
+    assert len(host.operations) == before
+    assert hmac.interrupted(host.stack())
+
+
+def test_check_mode_that_cannot_make_a_plan_names_the_interruption_and_what_to_do(host: Host) -> None:
+    interrupt(host, "Compose creates titan-brain")
+    before = len(host.operations)
+    with pytest.raises(Refused) as caught:
+        hmac.rotate(host.stack(), options(), check_mode=True)
+    said = str(caught.value)
+    assert said.startswith("An interrupted rotation of HMAC_SECRET was found, so that no plan can be made: ")
+    assert "Nothing was changed. Run the same playbook without --check: it finishes or undoes" in said
+    assert caught.value.facts["warnings"] == [
+        "An interrupted rotation was found: a real run finishes or undoes it first."
+    ]
+    assert len(host.operations) == before
+    result = hmac.rotate(host.stack(), options())
+    assert result["recovered"] == "undone"
+    assert result["warnings"] == ["An interrupted rotation was found and undone first."]
+
+
+def test_a_refusal_after_a_recovery_says_that_something_was_changed(host: Host) -> None:
+    interrupt(host, "Compose creates titan-brain")
+    with pytest.raises(InvalidInput) as caught:
+        hmac.rotate(host.stack(), options(services=("titan-nats",)))
+    assert "An interrupted rotation was undone by this run; beyond that nothing was changed." in str(caught.value)
+    assert "Nothing was changed." not in str(caught.value)
+    assert caught.value.facts["warnings"] == ["An interrupted rotation was found and undone first."]
+
+
+def test_an_operation_that_fails_hands_on_its_warnings(host: Host) -> None:
+    host.stop(host.one(OPSD)["Id"])
+    host.sick = lambda service, environment: OLD not in environment.values() and service == BRAIN
+    with pytest.raises(OpsError, match="It was undone") as caught:
+        hmac.rotate(host.stack(), options())
+    assert caught.value.facts["warnings"] == ["titan-opsd does not run: it gets the new secret and stays stopped"]
+    assert caught.value.facts["rolled_back"] is True
+
+
+def test_copies_under_other_names_change_along_and_are_told(host: Host) -> None:
+    host.env_file.write_bytes(
+        ENV.encode() + f"\nTITAN_HMAC={OLD}\nURL=http://x:{OLD}@h/\nMINE=${{HMAC_SECRET}}\n".encode()
+    )
+    host.remake(BRAIN, EXECUTION, OPSD)
+    result = hmac.rotate(host.stack(), options())
+    assert result["keys"] == ["HMAC_SECRET", "TITAN_HMAC", "URL"]
+    assert OLD not in host.env_file.read_text()
+    new = host.environment(OPSD)["OPS_SECRET"]
+    assert host.environment(BRAIN)["TITAN_HMAC"] == host.environment(BRAIN)["MINE"] == new
+    assert host.environment(BRAIN)["URL"] == f"http://x:{new}@h/"
+    assert new not in str(result)
+
+
+def test_a_rotation_past_a_variable_named_like_the_key_leaves_it_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"HMAC_SECRET": "${OTHER_SECRET}", "OPS_SECRET": "${HMAC_SECRET}"}
+    monkeypatch.setitem(SERVICES, OPSD, {"image": "titan/opsd:1", "environment": environment})
+    host.env_file.write_bytes(ENV.encode() + b"\nOTHER_SECRET=another\n")
+    host.remake(BRAIN, EXECUTION, OPSD)
+    result = hmac.rotate(host.stack(), options())
+    assert result["warnings"] == ["titan-opsd has a variable HMAC_SECRET with another value: it was left alone"]
+    assert host.environment(OPSD)["HMAC_SECRET"] == "another"
+    assert host.environment(OPSD)["OPS_SECRET"] == host.environment(BRAIN)["HMAC_SECRET"] != OLD
+
+
 # Once through
 
 
@@ -215,6 +326,7 @@ class Titan:
         self.host = host
         self.backlog = [4, 2, 0]
         self.deaf = False
+        self.on_drain: Callable[[], object] = lambda: None
 
     def brain(self, request: Request) -> tuple[int, Any]:
         if request.path == "/metrics":
@@ -229,6 +341,8 @@ class Titan:
         left = self.backlog[0]
         if stopped and len(self.backlog) > 1:
             self.backlog.pop(0)
+        if stopped:
+            self.on_drain()
         consumer = {"name": "EXECUTION_CORE", "num_pending": left, "num_ack_pending": 0}
         stream = {"name": "TITAN_CMD", "state": {}, "consumer_detail": [consumer]}
         return 200, {"account_details": [{"stream_detail": [stream]}]}
@@ -288,3 +402,33 @@ def test_a_backlog_that_is_not_worked_off_undoes_the_rotation(host: Host, titan:
         hmac.apply(stack, chosen, hmac.plan(stack, chosen), token_hex=lambda _bytes: NEW)
     assert {name: host.one(name)["Id"] for name in before} == before
     assert all(host.one(name)["State"]["Status"] == "running" for name in before)
+
+
+def test_an_engine_that_is_armed_while_the_backlog_is_worked_off_undoes_the_rotation(
+    host: Host, titan: tuple[Titan, HmacOptions]
+) -> None:
+    there, chosen = titan
+    there.on_drain = lambda: host.layer(EXECUTION).update({"/app/execution.armed": b""})
+    before = {name: host.one(name)["Id"] for name in (BRAIN, EXECUTION, OPSD)}
+    with pytest.raises(OpsError, match='failed at "drain": The trading engine is armed') as caught:
+        hmac.rotate(host.stack(), chosen)
+    assert caught.value.facts["rolled_back"] is True
+    assert {name: host.one(name)["Id"] for name in before} == before
+    hmac.rotate(host.stack(), replace(chosen, force=True))
+    assert host.environment(BRAIN)["HMAC_SECRET"] != OLD
+
+
+def test_a_guard_that_asks_a_producer_is_not_asked_again_when_that_is_stopped(
+    host: Host, titan: tuple[Titan, HmacOptions]
+) -> None:
+    """It could not answer, and a guard that cannot be asked forbids: no rotation would ever succeed."""
+    there, chosen = titan
+    with serve(lambda request: (200, {"armed": False})) as port:
+        guard = Guard(BRAIN, "/status", port=port, field="armed", value="true")
+        hmac.rotate(host.stack(), replace(chosen, guards=(guard,)))
+        assert host.environment(BRAIN)["HMAC_SECRET"] != OLD
+    with serve(lambda request: (200, {"armed": host.one(BRAIN)["State"]["Status"] != "running"})) as port:
+        guard = Guard(EXECUTION, "/status", port=port, field="armed", value="true", reason="Armed")
+        there.backlog = [4, 2, 0]
+        with pytest.raises(OpsError, match='failed at "drain": Armed: armed is true'):
+            hmac.rotate(host.stack(), replace(chosen, guards=(guard,)))

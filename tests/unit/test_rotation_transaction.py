@@ -6,57 +6,34 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import docker.errors
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
-from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac, transaction
-from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
+from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
-from ansible_collections.titan.ops.plugins.module_utils.rotation.switch import Switch
 from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, SERVICES, Host, Killed
-
-NEW = "1" * 8 + "new" + "1" * 53
-BRAIN, EXECUTION, OPSD = "titan-brain", "titan-execution", "titan-opsd"
-HALT, REDB = "/app/system.halt", "/app/titan_execution.redb"
-HOLDERS = {BRAIN: "HMAC_SECRET", EXECUTION: "HMAC_SECRET", OPSD: "OPS_SECRET"}
-
-# Which services are switched together; the other holders are recreated after them.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "the runbook's two": (BRAIN, EXECUTION),
-    "brain alone": (BRAIN,),
-    "all holders": (),
-}
-
-
-def options(group: str = "the runbook's two", **changes: Any) -> HmacOptions:
-    return HmacOptions(
-        services=GROUPS[group], drain=Drain(enabled=False), probes=(), counters=(), health_timeout=20, **changes
-    )
-
-
-@dataclass
-class Process:
-    """A run of the module: what lasts is on the host, the rest is gone when it ends."""
-
-    host: Host
-    options: HmacOptions
-
-    def rotate(self) -> transaction.Outcome:
-        stack = self.host.stack()
-        hmac.recover(stack, self.options)
-        planned = hmac.plan(stack, self.options)
-        return hmac.apply(stack, self.options, planned, token_hex=lambda _bytes: NEW)[0]
-
-    def recover(self) -> str | None:
-        return hmac.recover(self.host.stack(), self.options)
+from ansible_collections.titan.ops.tests.unit.rotating import (
+    BRAIN,
+    EXECUTION,
+    GROUPS,
+    HALT,
+    HOLDERS,
+    NEW,
+    OPSD,
+    REDB,
+    Process,
+    assert_one_secret,
+    direct,
+    kill_at,
+    let_live,
+    new_host,
+    options,
+)
 
 
 @pytest.fixture
@@ -64,60 +41,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host whose file system counts as well: a rename and a removal of a file are operations."""
     made = new_host(tmp_path / "titan", monkeypatch)
     yield made
-
-
-def new_host(src: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    made = Host(src)
-    replace, unlink = os.replace, os.unlink
-
-    def counted_replace(source: str, target: str, **kwargs: Any) -> None:
-        if str(target).startswith(str(src)):
-            made.do(f"write {os.path.basename(target)}")
-        replace(source, target, **kwargs)
-
-    def counted_unlink(path: str, **kwargs: Any) -> None:
-        ours = str(path).startswith(str(src)) and not str(path).endswith(".titan-new") and os.path.exists(path)
-        if ours or (kwargs.get("dir_fd") is not None and str(path).endswith(".tar")):  # the latter is shutil.rmtree
-            made.do(f"delete {os.path.basename(path)}")
-        unlink(path, **kwargs)
-
-    monkeypatch.setattr(os, "replace", counted_replace)
-    monkeypatch.setattr(os, "unlink", counted_unlink)
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    return made
-
-
-def assert_one_secret(host: Host, value: str) -> None:
-    """The file and every holder say the value and nothing else does; all run, under their own names; all is tidy."""
-    other = {OLD: NEW, NEW: OLD}[value]
-    assert host.env_file.read_bytes() == ENV.replace(OLD, value).encode()
-    assert host.env_file.stat().st_mode & 0o777 == 0o600
-    for service, variable in HOLDERS.items():
-        raw = host.one(service)
-        assert host.environment(service)[variable] == value
-        assert other not in str(raw)
-        assert raw["State"]["Status"] == "running"
-        assert raw["Name"] == f"/{service}"
-    assert host.layer(EXECUTION)[HALT] == b"halted by the operator"
-    left = [path.name for path in host.src.rglob("*") if path.is_file() and path.parent != host.src]
-    assert left == [".env.prod"]
-    assert not (host.src / "state" / "hmac_rotate.journal.files").exists()
-    assert host.one("titan-nats")["State"]["StartedAt"] < "2026-02-06T14:04"
-
-
-def kill_at(host: Host, number: int) -> None:
-    """Kill whatever runs before its operation of that number, counted from now."""
-    begun = len(host.operations)
-
-    def at(count: int, _name: str) -> None:
-        if count - begun >= number:
-            raise Killed
-
-    host.at = at
-
-
-def let_live(host: Host) -> None:
-    host.at = lambda number, name: None
 
 
 # Success
@@ -135,7 +58,7 @@ def test_the_order_of_what_is_done_is_the_designs(host: Host) -> None:
     assert done == [
         "stop titan-brain",
         "stop titan-execution",
-        f"write titan-execution{HALT.replace('/', '%')}.tar",
+        f"write titan-execution-1{HALT.replace('/', '%')}.tar",
         "write .env.prod",
         "Compose creates titan-brain",
         "Compose stops the old titan-brain",
@@ -154,7 +77,7 @@ def test_the_order_of_what_is_done_is_the_designs(host: Host) -> None:
         "Compose removes the old titan-opsd",
         "Compose renames the new titan-opsd",
         "start titan-opsd",
-        f"delete titan-execution{HALT.replace('/', '%')}.tar",
+        f"delete titan-execution-1{HALT.replace('/', '%')}.tar",
     ]
     assert host.operations[0] == "write hmac_rotate.journal"
     assert host.operations[host.operations.index("write .env.prod") - 1] == "write hmac_rotate.journal"
@@ -304,13 +227,13 @@ def test_a_container_that_cannot_start_brings_everything_back(host: Host, broken
     assert_one_secret(host, OLD)
 
 
-@pytest.mark.parametrize("sick", HOLDERS)
-def test_a_service_that_does_not_become_healthy_brings_everything_back(host: Host, sick: str) -> None:
+@pytest.mark.parametrize(("sick", "failed_at"), [(BRAIN, "start"), (EXECUTION, "start"), (OPSD, "prove")])
+def test_a_service_that_does_not_become_healthy_brings_everything_back(host: Host, sick: str, failed_at: str) -> None:
     host.sick = lambda service, environment: service == sick and NEW in environment.values()
     with pytest.raises(OpsError) as caught:
         Process(host, options()).rotate()
     assert caught.value.facts["rolled_back"] is True
-    assert f'failed at "prove": The service {sick} is unhealthy' in str(caught.value)
+    assert f'failed at "{failed_at}": The service {sick} is unhealthy' in str(caught.value)
     assert caught.value.facts["log"] == ["a line"]
     assert_one_secret(host, OLD)
 
@@ -356,28 +279,6 @@ def test_files_that_changed_while_the_new_container_ran_are_kept_by_the_undo(hos
     assert host.layer(EXECUTION) == {REDB: b"positions"}
 
 
-def direct(host: Host, *, drain: Any = lambda: None, prove: Any = lambda right, wrong: None) -> Any:
-    """The transaction itself, with a drain and a proof of the test's own."""
-    stack: Stack = host.stack()
-    planned = hmac.plan(stack, options())
-    journal = hmac._journal(stack)
-    switch = Switch(
-        key="HMAC_SECRET",
-        env_file=str(host.env_file),
-        old=OLD,
-        new=NEW,
-        old_data=ENV.encode(),
-        new_data=ENV.replace(OLD, NEW).encode(),
-        producers=planned.producers,
-        services=planned.services,
-        stale=planned.stale,
-        holders={item.service: item.variables for item in planned.secret.holders},
-        carry=planned.carry,
-        health_timeout=20,
-    )
-    return transaction.Transaction(stack, journal, switch, drain=drain, prove=prove)
-
-
 def test_the_drain_comes_when_producers_are_stopped_and_consumers_still_run(host: Host) -> None:
     seen: list[tuple[str, ...]] = []
     direct(host, drain=lambda: seen.append(tuple(host.one(name)["State"]["Status"] for name in HOLDERS))).run()
@@ -398,16 +299,16 @@ def test_a_drain_that_fails_starts_the_very_same_containers_again(host: Host) ->
 
 
 def test_what_is_proved_is_the_new_secret_and_after_an_undo_the_old_one(host: Host) -> None:
-    proved: list[tuple[str, str]] = []
+    proved: list[tuple[str, str, tuple[str, ...]]] = []
 
-    def prove(right: str, wrong: str) -> None:
-        proved.append((right, wrong))
+    def prove(right: str, wrong: str, services: Sequence[str]) -> None:
+        proved.append((right, wrong, tuple(services)))
         if right == NEW:
             raise OpsError("refused with status 401")
 
     with pytest.raises(OpsError, match='failed at "prove": refused with status 401'):
         direct(host, prove=prove).run()
-    assert proved == [(NEW, OLD), (OLD, NEW)]
+    assert proved == [(NEW, OLD, (BRAIN, EXECUTION, OPSD)), (OLD, NEW, (BRAIN, EXECUTION))]
     assert_one_secret(host, OLD)
 
 
@@ -422,7 +323,7 @@ def test_an_error_of_any_kind_is_undone(host: Host) -> None:
 
 @pytest.mark.parametrize("error", [OpsError("still refused"), RuntimeError("still refused")])
 def test_an_undo_that_fails_says_so_keeps_the_journal_and_the_next_run_ends_it(host: Host, error: Exception) -> None:
-    def prove(_right: str, _wrong: str) -> None:
+    def prove(_right: str, _wrong: str, _services: Sequence[str]) -> None:
         raise error
 
     with pytest.raises(OpsError) as caught:
@@ -462,7 +363,7 @@ def test_an_env_file_that_somebody_edited_meanwhile_is_left_as_they_made_it(host
 
 
 def test_what_somebody_added_after_the_switch_survives_the_undo(host: Host) -> None:
-    def prove(right: str, _wrong: str) -> None:
+    def prove(right: str, _wrong: str, _services: Sequence[str]) -> None:
         if right == NEW:
             host.env_file.write_bytes(host.env_file.read_bytes() + b"\nADDED=1\n")
             raise OpsError("no")
@@ -475,7 +376,7 @@ def test_what_somebody_added_after_the_switch_survives_the_undo(host: Host) -> N
 def test_a_third_value_in_the_file_stops_the_undo(host: Host) -> None:
     third = ENV.replace(OLD, "3" * 64).encode()
 
-    def prove(_right: str, _wrong: str) -> None:
+    def prove(_right: str, _wrong: str, _services: Sequence[str]) -> None:
         host.env_file.write_bytes(third)
         raise OpsError("no")
 

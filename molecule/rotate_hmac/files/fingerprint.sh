@@ -5,5 +5,5 @@ set -eu
 cd /opt/titan
 find . -path ./state -prune -o -path ./logs -prune -o -printf '%p %y %l %u %g %m\n' | sort
 find . -path ./state -prune -o -path ./logs -prune -o -type f -exec sha256sum {} + | sort -k 2
-ls -A state | grep -v '^deploy.lock$' || true
+find state -mindepth 1 ! -name deploy.lock | sort
 docker ps --all --quiet --no-trunc | sort | xargs docker inspect --format '{{.Id}} {{.Name}} {{.State.StartedAt}}'

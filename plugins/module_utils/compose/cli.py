@@ -7,17 +7,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.errors import CommandFailed, InvalidInput, OpsError
+from ..core.redact import Redactor
 from ..core.runner import Completed, Runner
 
 __all__ = ["MINIMUM", "ComposeCli"]
 
 # config --format json, config --hash and up --no-start behave alike from here on (Compose release notes, 2.18).
 MINIMUM = (2, 18)
+# What the Docker client itself reads of the environment, beside PATH and HOME: where its plugins, its proxies and its
+# certificates are (Docker manual, "Environment variables").
+_CLIENT = ("DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 
 
 class ComposeCli:
@@ -30,6 +35,9 @@ class ComposeCli:
         env_files: files for ``--env-file``, absolute paths, later ones win.
         profiles: active profiles.
         docker_host: address of the engine.
+
+    Attributes:
+        redact: takes secrets out of Compose's words; the stack gives its own, which knows their values.
     """
 
     def __init__(
@@ -44,7 +52,9 @@ class ComposeCli:
     ) -> None:
         self._runner = runner
         self._project_src = project_src
+        self.redact = Redactor()
         self._env = {"DOCKER_HOST": docker_host, "COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain"}
+        self._env.update({name: os.environ[name] for name in _CLIENT if name in os.environ})
         self._profiles = tuple(profiles)
         self._args = ["--project-directory", project_src]
         for path in files:
@@ -61,7 +71,8 @@ class ComposeCli:
             InvalidInput: there is no Compose v2, or it is older than 2.18.
         """
         try:
-            text = self._runner.run(["docker", "compose", "version", "--short"], env=self._env, timeout=60).out.strip()
+            command = ["docker", "compose", "version", "--short"]
+            text = self._runner.run(command, env=self._env, inherit=False, timeout=60).out.strip()
         except CommandFailed as exc:
             raise InvalidInput(
                 "Docker Compose v2 is not installed on this host: `docker compose version` does not answer",
@@ -95,6 +106,21 @@ class ComposeCli:
             raise OpsError(
                 "`docker compose config --format json` did not print JSON", state="Nothing was changed."
             ) from exc
+
+    def resolve(self, definition: Mapping[str, Any], *, env_files: Sequence[str], project: str | None = None) -> Any:
+        """Another project, given as data, as Compose resolves it with these env files; secrets included.
+
+        Raises:
+            CommandFailed: Compose refuses it; ``facts["stderr"]`` has its own words.
+        """
+        arguments = ["--project-directory", self._project_src, "--file", "-"]
+        for path in env_files:
+            arguments += ["--env-file", path]
+        for profile in self._profiles:
+            arguments += ["--profile", profile]
+        data = json.dumps(definition).encode()
+        done = self._compose(["config", "--format", "json"], project=project, arguments=arguments, data=data)
+        return json.loads(done.out)
 
     def hashes(self, project: str, *, dependencies: bool = True) -> dict[str, str]:
         """Every active service's configuration hash, as Compose labels a container with that it creates now.
@@ -199,7 +225,7 @@ class ComposeCli:
             command, cwd=self._project_src, env=self._env, inherit=False, data=data, timeout=timeout, check=False
         )
         if done.rc != 0:
-            words = _last_words(done.err or done.out)
+            words = self.redact(_REQUIRED.sub(", ", _last_words(done.err or done.out)))
             raise CommandFailed(
                 f"`docker compose {' '.join(argv)}` failed with exit code {done.rc}: {words}",
                 facts={"rc": done.rc, "stderr": words},
@@ -212,6 +238,8 @@ _QUOTED = re.compile(
     r"(in variable name |unterminated quoted value |[Ii]nvalid template: |escape any \$ with another \$\.\s*).*",
     re.DOTALL,
 )
+# "services.brain.environment.HMAC_SECRET: required variable ..." gives a name, and no value after it.
+_REQUIRED = re.compile(r": (?=required variable )")
 _PROGRESS = re.compile(r"(?:Container|Network|Volume|time=.*level=warning)\b|\S+ (?:Pulling|Pulled|Error|Skipped)\b")
 
 

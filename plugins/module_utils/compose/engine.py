@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import OpsError
+from ..core.redact import Redactor
 from .container import Container, from_inspect
 
 try:
@@ -300,4 +301,4 @@ def _has_children(pid: int) -> bool:
 def _reason(exc: Exception) -> str:
     explanation = getattr(exc, "explanation", None)
     text = explanation.decode("utf-8", "replace") if isinstance(explanation, bytes) else explanation
-    return str(text or exc).strip()
+    return Redactor()(str(text or exc).strip())

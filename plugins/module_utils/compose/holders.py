@@ -20,11 +20,19 @@ __all__ = ["Holder", "Literal", "carries", "env_carries", "find_holders", "find_
 
 # What a Compose file can read from the env file; anything else in it is fixed text.
 _REFERENCE = re.compile(r"(?<!\$)\$(?:\{|[A-Za-z_])")
+# How places begin that are files.
+_FILES = ("mount ", "secrets.", "configs.")
+# A bigger file is no place for a secret.
+_BIG = 1_000_000
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A service that gets the value, and every place where it gets it (``environment.OPS_SECRET``, ``command[2]``)."""
+    """A service that gets the value, and every place where it gets it.
+
+    Places are, for example, ``environment.OPS_SECRET``, ``command[2]``, and for files ``secrets.hmac``, ``configs.env``
+    and ``mount /run/env`` (the path in the container).
+    """
 
     service: str
     places: tuple[str, ...]
@@ -33,6 +41,11 @@ class Holder:
     def variables(self) -> list[str]:
         """The names of the environment variables among the places."""
         return [place[len("environment.") :] for place in self.places if place.startswith("environment.")]
+
+    @property
+    def files(self) -> list[str]:
+        """The mounted files among the places. A file that was replaced reaches only a container that is made anew."""
+        return [place for place in self.places if place.startswith(_FILES)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,8 @@ class Literal:
 
     def __str__(self) -> str:
         where = f"{self.path}, line {self.line}" if self.line else self.path
-        return f"service {self.service}, variable {self.variable} ({where})"
+        what = self.variable if self.variable.startswith(_FILES) else f"variable {self.variable}"
+        return f"service {self.service}, {what} ({where})"
 
 
 def carries(text: str, value: str) -> bool:
@@ -64,17 +78,26 @@ def env_carries(environment: Mapping[str, str], value: str) -> list[str]:
     return sorted(name for name, text in environment.items() if carries(text, value))
 
 
-def find_holders(model: Model, key: str, value: str) -> list[Holder]:
-    """Every service whose resolved definition contains the value, or that has a variable named ``key``."""
+def find_holders(model: Model, key: str, value: str, env_file: str | None = None) -> list[Holder]:
+    """Every service that gets the value, or that has a variable named ``key``.
+
+    Args:
+        model: the stack.
+        key: the variable of the secret.
+        value: the secret.
+        env_file: where the secret is kept: a service that has this file, or a directory with it, mounted holds it, too.
+            The host's whole file system does not count: what has that mounted is a monitor.
+    """
     found = []
     for service in model.services.values():
         places = [place for place, text in texts(service.definition) if carries(text, value)]
         if key in service.environment and f"environment.{key}" not in places:
             places.append(f"environment.{key}")
-        places += [f"secrets.{name}" for name in _secret_files_holding(service, model, value)]
+        places += [place for place, _path in _files_holding(service, model, value)]
+        places += _places_of(env_file, service, model) if env_file else []
         places += _mounts_from_variables(service, model, key, value)
         if places:
-            found.append(Holder(service.name, tuple(sorted(places))))
+            found.append(Holder(service.name, tuple(sorted(set(places)))))
     return found
 
 
@@ -82,7 +105,7 @@ def find_literals(model: Model, key: str, value: str, files: Sequence[str], env_
     """Copies of the value that a change of ``env_file`` does not reach.
 
     They are: the variable ``key``, or any text with the value, written out in a Compose file; the value in another env
-    file or in a mounted secret's file.
+    file, or in another file that is mounted (as a secret, a config or by itself).
     """
     found: list[Literal] = []
     real = os.path.realpath(env_file)
@@ -93,8 +116,9 @@ def find_literals(model: Model, key: str, value: str, files: Sequence[str], env_
         for path in service.env_files:
             if os.path.realpath(path) != real:
                 found += [Literal(service.name, name, path, line) for name, line in _in_env_file(path, key, value)]
-        for name in _secret_files_holding(service, model, value):
-            found.append(Literal(service.name, f"secret {name}", str(model.secrets[name].get("file")), None))
+        for place, path in _files_holding(service, model, value):
+            if os.path.realpath(path) != real:
+                found.append(Literal(service.name, place, path, None))
     return found
 
 
@@ -124,15 +148,41 @@ def _literal_texts(service: Service, key: str, value: str) -> list[tuple[str, st
     return literals
 
 
-def _secret_files_holding(service: Service, model: Model, value: str) -> list[str]:
-    """Names of mounted secrets (``secrets:`` with ``file:``) whose file contains the value."""
-    held = []
-    for entry in service.definition.get("secrets") or []:
-        name = entry.get("source") if isinstance(entry, Mapping) else entry
-        path = (model.secrets.get(str(name)) or {}).get("file")
-        if path and value and value.encode() in _read(str(path)):
-            held.append(str(name))
-    return held
+def _files_holding(service: Service, model: Model, value: str) -> list[tuple[str, str]]:
+    """(place, path on the host) of every file with the value that the service has mounted, in whatever way."""
+    return [(place, path) for place, path in _mounted(service, model) if _file_carries(path, value)]
+
+
+def _places_of(env_file: str, service: Service, model: Model) -> list[str]:
+    """Where the service has the env file mounted, by itself or within a directory, whatever it says at the moment."""
+    real = os.path.realpath(env_file)
+    around = set()
+    while real != "/":  # who has that mounted looks at the host, and reads no secrets of ours
+        around.add(real)
+        real = os.path.dirname(real)
+    return [place for place, path in _mounted(service, model) if os.path.realpath(path) in around]
+
+
+def _mounted(service: Service, model: Model) -> list[tuple[str, str]]:
+    """(place, path on the host) of what the service gets as a bind mount, or as a secret or config with ``file:``."""
+    volumes = [entry for entry in service.definition.get("volumes") or [] if isinstance(entry, Mapping)]
+    found = [(f"mount {entry.get('target')}", entry.get("source")) for entry in volumes if entry.get("type") == "bind"]
+    for kind, declared in (("secrets", model.secrets), ("configs", model.configs)):
+        for entry in service.definition.get(kind) or []:
+            name = str(entry.get("source") if isinstance(entry, Mapping) else entry)
+            found.append((f"{kind}.{name}", (declared.get(name) or {}).get("file")))
+    return [(place, str(path)) for place, path in found if path]
+
+
+def _file_carries(path: str, value: str) -> bool:
+    """Whether a file contains the value; a short one, as for ``carries``, must be all that it says."""
+    try:  # sockets, devices and data are mounted, too
+        small = os.path.isfile(path) and os.path.getsize(path) <= _BIG
+    except OSError:
+        small = False
+    text = _read(path) if small else b""
+    secret = value.encode("utf-8", "surrogateescape")
+    return bool(secret) and (secret in text if len(value) >= 8 else secret == text.strip())
 
 
 def _mounts_from_variables(service: Service, model: Model, key: str, value: str) -> list[str]:

@@ -16,6 +16,7 @@ from ..core.errors import InvalidInput
 __all__ = ["Model", "Service", "texts", "to_seconds"]
 
 Definition = Mapping[str, Any]
+_PREFIX = "titan-"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Model:
     def resolve(self, name: str) -> str:
         """The service meant by a service or container name.
 
+        A name that only differs by Titan's prefix will do (``titan-nats`` for ``nats`` and the other way round) where
+        one service alone is meant by it: the runbook's names and those of the versions of the stack are not the same.
+
         Raises:
             InvalidInput: there is none, or a container name of one service is another service's name.
         """
@@ -110,6 +114,10 @@ class Model:
         generated = re.fullmatch(re.escape(self.name) + r"[-_](.+)[-_]\d+", name)
         if generated and generated[1] in self.services:
             return generated[1]
+        other = name[len(_PREFIX) :] if name.startswith(_PREFIX) else _PREFIX + name
+        candidates = {other if other in self.services else None, by_container.get(other)} - {None}
+        if len(candidates) == 1:
+            return str(candidates.pop())
         raise InvalidInput(
             f"The stack has no service or container named {name}",
             hint=f"It has: {', '.join(self.services)}.",

@@ -143,9 +143,9 @@ def _bring_up(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> N
     replaced = [item.service for item in planned.actions if item.action == "recreate"]
     services = touched if planned.explicit else []
     isolated = planned.explicit and must_isolate(stack, services)
-    if len(replaced) > 1:
-        # Compose replaces what others depend on first; a service whose message bus is gone cannot end gracefully. A stop
-        # goes the other way round.
+    if len(replaced) > 1 and not _to_be_pulled(stack, replaced):
+        # Compose replaces what others depend on first, and a service whose message bus is gone cannot end gracefully. A
+        # stop goes the other way round.
         stack.cli.stop(stack.name, replaced, grace=grace)
     if replaced == touched:  # everything at once is what the runbook does by hand
         stack.cli.up(stack.name, services, isolated=isolated, recreate=True, stop_timeout=grace, timeout=timeout)
@@ -162,6 +162,12 @@ def _bring_up(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> N
         )
     # All are named, those that stay as well, so that each is started after those that it depends on.
     stack.cli.up(stack.name, services, isolated=isolated, keep=True, timeout=timeout)
+
+
+def _to_be_pulled(stack: Stack, services: Sequence[str]) -> bool:
+    """Whether an image is not there yet: Compose gets it before it stops anything, and may fail to."""
+    images = [stack.model.services[name].image for name in services]
+    return not all(image and stack.engine.image_id(image) for image in images)
 
 
 def must_isolate(stack: Stack, services: Sequence[str], *, changing: Sequence[str] = (), start: bool = True) -> bool:

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which Compose project is meant: its directory, files, env files and name, taken from what really runs."""
+"""Which Compose project is meant: its directory, files, env files and name, taken from what really runs.
+
+A stack lies in one of two layouts: a directory (``/opt/titan``), or releases (``/opt/titan/releases/<id>``, to one of
+which ``/opt/titan/current`` leads). What must outlive a release lies in the directory that holds ``releases``.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from dataclasses import dataclass
 from ..core.errors import InvalidInput, Refused
 from .container import Container
 
-__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "locate"]
+__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "base_of", "locate", "secrets_file"]
 
 DEFAULT_FILE = "docker-compose.prod.yml"
 _SECRETS_FILE = "compose/.env.prod"
+_RELEASES = "releases"
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class StackOptions:
     @property
     def state_path(self) -> str:
         """Where operations keep their journals."""
-        return self.state_dir or os.path.join(self.project_src, "state")
+        return self.state_dir or os.path.join(base_of(self.project_src), "state")
 
     @property
     def lock_file(self) -> str:
@@ -54,6 +59,37 @@ class Project:
     env_files: tuple[str, ...]
 
 
+def base_of(src: str) -> str:
+    """The directory of what outlives a release: the one that holds ``releases``, else the project directory itself."""
+    return os.path.dirname(_releases(src)) if _is_release(src) else src
+
+
+def secrets_file(src: str, path: str) -> str:
+    """Where an env file with secrets is, which the operator names absolutely or relative to the project directory.
+
+    A release may have only a link to it, or nothing of it: then the same path below the directory that holds
+    ``releases``, and a file of the same name in the release, are looked for as well.
+
+    Args:
+        src: the project directory.
+        path: the file, e.g. ``compose/.env.prod``.
+
+    Returns:
+        An absolute path of something that is there (it may be a dangling symlink, or no file).
+
+    Raises:
+        InvalidInput: there is nothing; the message says where it was looked for.
+    """
+    places = [_absolute(src, path)]
+    if _is_release(src) and not os.path.isabs(path):
+        places += [_absolute(base_of(src), path), _absolute(src, os.path.basename(path))]
+    for place in places:
+        if os.path.lexists(place):
+            return place
+    others = f" (neither do {' and '.join(places[1:])})" if len(places) > 1 else ""
+    raise InvalidInput(f"The env file {places[0]} does not exist{others}", hint="Check the path, or create it.")
+
+
 def locate(options: StackOptions, containers: Iterable[Container]) -> Project:
     """Find the project's files and name.
 
@@ -66,7 +102,7 @@ def locate(options: StackOptions, containers: Iterable[Container]) -> Project:
         containers: every Compose container of the host.
 
     Raises:
-        InvalidInput: a directory or file is missing, or two projects run from the same directory.
+        InvalidInput: a directory or file is missing, or the containers tell of two projects, or of two sets of files.
     """
     src = options.project_src
     if not os.path.isabs(src):
@@ -80,7 +116,9 @@ def locate(options: StackOptions, containers: Iterable[Container]) -> Project:
     files = files or (os.path.join(src, DEFAULT_FILE),)
     for path in files:
         if not os.path.isfile(path):
-            raise InvalidInput(f"There is no Compose file {path}", hint="Name the right ones with files.")
+            current = os.path.join(src, "current")
+            moved = f", or set project_src to {current}" if os.path.isfile(os.path.join(current, DEFAULT_FILE)) else ""
+            raise InvalidInput(f"There is no Compose file {path}", hint=f"Name the right ones with files{moved}.")
     env_files = tuple(_absolute(src, path) for path in options.env_files) or _default_env_files(src)
     for path in env_files:
         if not os.path.exists(path):
@@ -107,36 +145,88 @@ def _name(options: StackOptions, src: str, mine: list[Container]) -> str | None:
 
 
 def _belongs(container: Container, src: str) -> bool:
-    real = os.path.realpath(src)
+    """Whether it was made from this project directory; with releases, from any of them: they are the same stack."""
+    home = _home(src)
     directory = container.label("project.working_dir")
-    if directory and os.path.realpath(directory) == real:
+    if directory and _home(directory) == home:
         return True
-    files = (container.label("project.config_files") or "").split(",")
-    return any(path and os.path.dirname(os.path.realpath(path)) == real for path in files)
+    return any(_home(os.path.dirname(path)) == home for path in _config_files(container))
+
+
+def _home(directory: str) -> str:
+    return _releases(directory) if _is_release(directory) else os.path.realpath(directory)
+
+
+def _is_release(directory: str) -> bool:
+    return os.path.basename(_releases(directory)) == _RELEASES
+
+
+def _releases(directory: str) -> str:
+    """The directory around a directory: the one of all releases, if this is a release."""
+    return os.path.dirname(os.path.realpath(directory))
 
 
 def _labelled_files(src: str, containers: list[Container]) -> tuple[str, ...]:
-    """The Compose files of the project's newest container, when they are all still there."""
-    newest = max(containers, key=lambda item: item.started_at or 0.0, default=None)
-    if newest is None:
-        return ()
-    paths = [path for path in (newest.label("project.config_files") or "").split(",") if path]
-    if not all(os.path.isfile(path) for path in paths):
-        return ()
-    # A file in project_src is named by that path, so that a "current" link moved later leads to the new release.
-    real = os.path.realpath(src)
-    return tuple(
-        os.path.join(src, os.path.basename(path)) if os.path.realpath(os.path.dirname(path)) == real else path
-        for path in paths
-    )
+    """The Compose files from which the project's containers were made; none when there are no containers.
+
+    Raises:
+        Refused: the containers do not agree, or a file is gone. One left out would silently change the stack: a file of
+            image digests, for example, keeps services from moving to ``latest``.
+    """
+    services: dict[tuple[str, ...], list[str]] = {}
+    for container in containers:
+        files = tuple(_here(src, path) for path in _config_files(container))
+        if files:
+            services.setdefault(files, []).append(container.service or container.name)
+    sets = [
+        f"{', '.join(os.path.relpath(path, src) if path.startswith(src + '/') else path for path in files)}"
+        f" ({', '.join(sorted(set(names)))})"
+        for files, names in sorted(services.items())
+    ]
+    hint = "Name the right ones with files, all of them and in their order (later ones override)."
+    if len(sets) > 1:
+        raise Refused(
+            f"The containers of {src} were made from {len(sets)} different sets of Compose files: {'; '.join(sets)}",
+            hint=hint,
+        )
+    found = next(iter(services), ())
+    gone = [path for path in found if not os.path.isfile(path)]
+    if gone:
+        raise Refused(
+            f"The containers of {src} were made from {sets[0]}, but there is no {' and no '.join(gone)} any more",
+            hint=hint,
+        )
+    return found
+
+
+def _config_files(container: Container) -> list[str]:
+    """What its label says: absolute paths, or (an old Compose) relative to the working directory."""
+    directory = container.label("project.working_dir") or "/"
+    label = container.label("project.config_files") or ""
+    return [os.path.join(directory, path) for path in label.split(",") if path]
+
+
+def _here(src: str, path: str) -> str:
+    """The file of the same name in the project directory that is meant, for one in that directory or another release.
+
+    A "current" link that was moved since the container was made leads to the new release.
+    """
+    place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    inside = os.path.relpath(place, _home(src))
+    if _is_release(src):
+        inside = inside.partition("/")[2] if not inside.startswith("..") else ".."
+    return _absolute(src, inside) if inside and not inside.startswith("..") else path
 
 
 def _default_env_files(src: str) -> tuple[str, ...]:
     """What Compose would read by itself, then the runbook's secrets file; one file under two names counts once."""
     found: list[str] = []
-    for path in (os.path.join(src, ".env"), os.path.join(src, _SECRETS_FILE)):
-        present = os.path.exists(path) or os.path.islink(path)
-        if present and os.path.realpath(path) not in [os.path.realpath(other) for other in found]:
+    names = (_SECRETS_FILE, os.path.basename(_SECRETS_FILE))
+    secrets = [path for path in (os.path.join(src, name) for name in names) if os.path.lexists(path)]
+    if not secrets:  # a release without a link to it
+        secrets = [path for path in (os.path.join(base_of(src), _SECRETS_FILE),) if os.path.lexists(path)]
+    for path in (os.path.join(src, ".env"), *secrets):
+        if os.path.lexists(path) and os.path.realpath(path) not in [os.path.realpath(other) for other in found]:
             found.append(path)
     return tuple(found)
 

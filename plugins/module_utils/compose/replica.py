@@ -24,6 +24,8 @@ def snapshot(engine: Engine, container: str) -> Snapshot:
     """Everything that is needed to make the container again; holds its environment, so keep it secret."""
     raw = engine.inspect_raw(container)
     return {
+        "status": raw["State"]["Status"],
+        "health": (raw["State"].get("Health") or {}).get("Status"),
         "id": raw["Id"],
         "name": raw["Name"].lstrip("/"),
         "image_id": raw["Image"],

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Callable
 
+from ..core.journal import interrupted_operations
 from ..core.runner import Runner
 from .container import Container
 from .model import Service
@@ -77,6 +78,7 @@ def report(
     return {
         "project": _project(stack),
         "services": described,
+        "interrupted": interrupted_operations(stack.options.state_path),
         "missing": [item["service"] for item in described if not item["containers"]],
         "drifted": [item["service"] for item in described if any(_differs(entry) for entry in item["containers"])],
         "inactive": [_facts(stack, item, seen) for item in strangers if item.service in idle],

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
 from ..core.clock import Clock, wait_for
 from ..core.errors import InvalidInput, OpsError, Unhealthy
-from ..core.redact import Redactor
+from ..core.history import Recovered
+from ..core.redact import Redactor, all_values, secret_values
 from ..core.runner import Runner
 from .cli import ComposeCli
 from .container import Container
@@ -27,7 +27,6 @@ DEFAULT_GRACE = 30.0
 # A container without a health check counts as well when it has run for this long without a restart.
 _SETTLE = 1.0
 _CRASH_LOOP = 3
-_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|api_?key|private|credential|_url$|_dsn$")
 
 
 class Stack:
@@ -41,6 +40,7 @@ class Stack:
         engine: the Docker Engine.
         compose_version: the version of Compose.
         redact: masks every secret that the stack's environments hold.
+        recovered: the interrupted operations that were finished or undone, for the history.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Stack:
         self.engine = engine
         self.clock = clock
         self.compose_version = version
-        self.redact = Redactor()
+        self.redact = cli.redact = Redactor()
+        self.recovered: list[Recovered] = []
         self.model = self.load_model()
         self.name = project.name or self.model.name
 
@@ -66,9 +67,10 @@ class Stack:
         raw = self.cli.config(interpolate=False, project=self.project.name)
         model = Model.from_config(config, raw)
         for service in model.services.values():
-            for name, value in service.environment.items():
-                if _SECRET_NAME.search(name):
-                    self.redact.add(value)
+            for value in secret_values(service.environment):
+                self.redact.add(value)
+        # A password may be an ordinary word: what everybody may see is shown all the same.
+        self.redact.allow([*_names(model), self.project.src, *self.project.files, *self.project.env_files])
         return model
 
     def containers(self) -> list[Container]:
@@ -100,12 +102,17 @@ class Stack:
         raise OpsError(f"The service {service} has no running container with a network address")
 
     def tail(self, container: Container, lines: int = 20) -> list[str]:
-        """The last log lines of a container, redacted; a log that cannot be read gives the reason instead."""
-        redact = Redactor(value for name, value in container.environment.items() if _SECRET_NAME.search(name))
+        """The last log lines of a container, redacted; a log that cannot be read gives the reason instead.
+
+        Of its environment every value is masked that may be a secret, whatever it is called.
+        """
+        names = _names(self.model)
         try:
+            image = self.engine.image_environment(container.image_id) or {}
             raw = self.engine.logs(container.id, tail=lines)
         except OpsError as exc:
-            raw = [f"(no log: {exc.msg})"]
+            image, raw = {}, [f"(no log: {exc.msg})"]
+        redact = Redactor(all_values(container.environment, image=image, names=names), public=names)
         return [self.redact(redact(line)) for line in raw]
 
     def wait_well(self, services: Sequence[str], *, timeout: float, healthy: bool = True) -> dict[str, Container]:
@@ -189,6 +196,13 @@ class Stack:
             f"The service {service} {reason}" + (f"; its last log lines: {' | '.join(log[-5:])}" if log else ""),
             facts={"service": service, "log": log},
         )
+
+
+def _names(model: Model) -> set[str]:
+    """Words of the stack that are no secret: of its project, services, containers and images."""
+    services = model.services.values()
+    words = {model.name, *model.services}
+    return {*words, *(text for item in services for text in (item.container_name, item.image) if text)}
 
 
 def open_stack(

@@ -9,6 +9,8 @@ Every error answers the operator's three questions: what happened, what state th
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["CommandFailed", "InvalidInput", "LockHeld", "OpsError", "Refused", "Unhealthy"]
 
 
@@ -23,13 +25,13 @@ class OpsError(Exception):
     """
 
     def __init__(
-        self, msg: str, *, state: str | None = None, hint: str | None = None, facts: dict[str, object] | None = None
+        self, msg: str, *, state: str | None = None, hint: str | None = None, facts: dict[str, Any] | None = None
     ) -> None:
         super().__init__(msg)
         self.msg = msg
         self.state = state
         self.hint = hint
-        self.facts: dict[str, object] = dict(facts or {})
+        self.facts: dict[str, Any] = dict(facts or {})
 
     def __str__(self) -> str:
         return " ".join(_sentence(part) for part in (self.msg, self.state, self.hint) if part)
@@ -44,7 +46,7 @@ class InvalidInput(OpsError):
         *,
         state: str | None = "Nothing was changed.",
         hint: str | None = None,
-        facts: dict[str, object] | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(msg, state=state, hint=hint, facts=facts)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,6 +17,9 @@ from .errors import InvalidInput, OpsError
 __all__ = ["FileState", "drop_staging", "ensure_private_dir", "fsync_dir", "read_regular", "remove", "write_atomic"]
 
 _STAGING = ".titan-new"
+_ACL = "system.posix_acl_access"
+# Hashes and signatures of the old content (kernel's Integrity Measurement Architecture): wrong for any other.
+_OF_CONTENT = frozenset(("security.ima", "security.evm"))
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ def read_regular(path: str, *, what: str = "file") -> FileState:
     Raises:
         InvalidInput: it is missing, a dangling symlink, not a regular file, or cannot be read.
     """
+    real = os.path.realpath(path)
     try:
-        real = os.path.realpath(path)
-        if os.path.islink(path) and not os.path.exists(real):
-            raise InvalidInput(
-                f"The {what} {path} is a dangling symlink: its target {real} does not exist",
-                hint="Create the target or mend the link.",
-            )
         # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
         fd = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
+        if isinstance(exc, FileNotFoundError) and os.path.islink(path):
+            raise InvalidInput(
+                f"The {what} {path} is a dangling symlink: its target {real} does not exist",
+                hint="Create the target or mend the link.",
+            ) from exc
         raise _unreadable(path, what, exc) from exc
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
@@ -67,7 +71,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, uid: int | None =
     """Put ``data`` at ``path``: staging file beside it, fsync, rename, fsync of the directory.
 
     A symlink at ``path`` stays one; its target is replaced. Owner and group default to those of the file that is
-    replaced. A staging file left by an interrupted run is overwritten.
+    replaced; its access control list and other extended attributes are kept. A staging file left by an interrupted run
+    is overwritten.
 
     Args:
         path: the file.
@@ -97,6 +102,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, uid: int | None =
                 group = gid if gid is not None else (old or made).st_gid
                 if (owner, group) != (made.st_uid, made.st_gid):
                     os.fchown(stream.fileno(), owner, group)
+                if old is not None:
+                    _copy_attributes(real, stream.fileno())
                 os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
             os.replace(staging, real)
@@ -137,17 +144,73 @@ def fsync_dir(path: str) -> None:
 
 
 def ensure_private_dir(path: str) -> None:
-    """Create a directory of mode 0700 with its parents' modes left to the umask; tighten one that is wider.
+    """Create a directory of mode 0700, owned as the directory that it is in; its parents' modes are left to the umask.
+
+    One that is there already stays as it is, for deployments that run as another user may keep their own files in it;
+    only when everyone may write to it is that right taken from all but its owner. What is put into it has a mode of its
+    own.
 
     Raises:
-        OpsError: it cannot be created, or something else is in its place.
+        InvalidInput: it cannot be created, something else is in its place, or it is a shared place like /tmp.
     """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-            os.chmod(path, 0o700)
+        if not os.path.isdir(path):
+            _make_dirs(path, 0o700)
+        info = os.stat(path)
+        if info.st_mode & stat.S_ISVTX and info.st_mode & stat.S_IWOTH:
+            raise InvalidInput(
+                f"The directory {path} cannot be used: everybody may put files into it",
+                hint="Name one that belongs to root or to the deployment's user.",
+            )
+        if info.st_mode & stat.S_IWOTH:
+            os.chmod(path, stat.S_IMODE(info.st_mode) & ~0o022)
     except OSError as exc:
         raise InvalidInput(f"The directory {path} cannot be used: {exc.strerror or exc}") from exc
+
+
+def _make_dirs(path: str, mode: int) -> None:
+    """Create a directory and what is missing above it, each owned as its parent as far as we may give it away."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        _make_dirs(parent, 0o777)
+    with contextlib.suppress(FileExistsError):  # somebody else was faster
+        os.mkdir(path, mode)
+        owner = os.stat(parent)
+        with contextlib.suppress(PermissionError):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    if not os.path.isdir(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+
+def _copy_attributes(path: str, fd: int) -> None:
+    """Give a new file the extended attributes of the one that it replaces, its access control list among them.
+
+    Raises:
+        OSError: one that decides who may read the file cannot be kept; others are given up.
+    """
+    for name in _attributes(fd):
+        # a directory's default list gives new files rights that the old file did not give
+        if name == _ACL and name not in _attributes(path):
+            os.removexattr(fd, name)
+    for name in _attributes(path):
+        if name in _OF_CONTENT:
+            continue
+        value = os.getxattr(path, name)
+        try:
+            if name not in _attributes(fd) or os.getxattr(fd, name) != value:
+                os.setxattr(fd, name, value)
+        except OSError as exc:
+            if exc.errno != errno.ENOTSUP and name.startswith(("system.posix_acl", "security.")):
+                raise OSError(exc.errno, f"its attribute {name} cannot be kept ({exc.strerror or exc})") from exc
+
+
+def _attributes(file: str | int) -> list[str]:
+    try:
+        return os.listxattr(file)
+    except OSError as exc:
+        if exc.errno == errno.ENOTSUP:  # a file system without them
+            return []
+        raise
 
 
 def _staging(real: str) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from typing import Any
@@ -13,9 +14,16 @@ from typing import Any
 from .errors import OpsError
 from .files import drop_staging, ensure_private_dir, fsync_dir, read_regular, remove, write_atomic
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "interrupted_operations"]
 
 _VERSION = 1
+_SUFFIX = ".journal"
+
+
+def interrupted_operations(directory: str) -> list[str]:
+    """The kinds of operations that left their journal in a state directory: they were interrupted, or are under way."""
+    paths = glob.glob(os.path.join(glob.escape(directory), f"*{_SUFFIX}"))
+    return sorted(os.path.basename(path)[: -len(_SUFFIX)] for path in paths)
 
 
 class Journal:
@@ -30,7 +38,7 @@ class Journal:
     """
 
     def __init__(self, directory: str, name: str) -> None:
-        self.path = os.path.join(directory, f"{name}.journal")
+        self.path = os.path.join(directory, f"{name}{_SUFFIX}")
         self._directory = directory
         self.record: dict[str, Any] = {}
 

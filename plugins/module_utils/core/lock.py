@@ -21,7 +21,7 @@ __all__ = ["host_lock", "lock_holder"]
 
 
 @contextlib.contextmanager
-def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clock) -> Iterator[None]:
+def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clock) -> Iterator[int]:
     """Hold the host's lock while the body runs.
 
     It is a ``flock`` (as Titan's own deployments take on the same file), so the kernel drops it when the process
@@ -33,6 +33,9 @@ def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clo
         holder: who, e.g. "ansible, user deploy".
         timeout: seconds to wait for another holder to finish.
         clock: the source of time.
+
+    Yields:
+        The lock's file descriptor; a child process that inherits it goes on holding the lock.
 
     Raises:
         LockHeld: still held after ``timeout``; the message names the holder.
@@ -62,7 +65,7 @@ def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clo
             os.ftruncate(fd, 0)
             os.pwrite(fd, (json.dumps(record) + "\n").encode(), 0)
         try:
-            yield
+            yield fd
         finally:
             os.ftruncate(fd, 0)
     finally:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import CommandFailed
+from .redact import Redactor
 
 __all__ = ["Completed", "Runner"]
 
@@ -43,6 +44,13 @@ class Completed:
 
 class Runner:
     """Runs programs without a shell, in a fixed environment, with a bounded life."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[int, ...] = ()
+
+    def keep_open(self, fd: int) -> None:
+        """Hand this file descriptor down to every command from now on."""
+        self._kept = (*self._kept, fd)
 
     def run(
         self,
@@ -81,6 +89,7 @@ class Runner:
                 cwd=cwd,
                 env=full_env,
                 start_new_session=True,
+                pass_fds=self._kept,
             )
         except OSError as exc:
             raise CommandFailed(f"{argv[0]} cannot be started: {exc.strerror or exc}", facts={"rc": 127}) from exc
@@ -96,8 +105,9 @@ class Runner:
             raise
         done = Completed(tuple(argv), process.returncode, stdout, stderr)
         if check and done.rc != 0:
+            words = Redactor()(done.err or done.out.strip() or "no output")
             raise CommandFailed(
-                f"`{' '.join(argv)}` failed with exit code {done.rc}: {done.err or done.out.strip() or 'no output'}",
+                f"`{' '.join(argv)}` failed with exit code {done.rc}: {words}",
                 facts={"rc": done.rc},
             )
         return done

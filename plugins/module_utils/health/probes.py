@@ -15,7 +15,7 @@ from ..compose.container import Container
 from ..compose.stack import Stack
 from ..core.clock import Clock, wait_for
 from ..core.errors import InvalidInput, OpsError, Unhealthy
-from ..core.redact import Redactor
+from ..core.redact import MASK, Redactor
 from .ask import Answer, ask_host, ask_service
 from .probe import Probe
 
@@ -39,7 +39,7 @@ def default_probes(stack: Stack) -> list[Probe]:
         {"service": "titan-nats", "port": 8222, "path": "/healthz"},
     ]
     return [
-        Probe.from_params({**endpoint, "via": "inside", "service": _present(stack, endpoint["service"])})
+        Probe.from_params({**endpoint, "via": "inside", "service": stack.model.resolve(endpoint["service"])})
         for endpoint in endpoints
     ]
 
@@ -101,16 +101,6 @@ def _service(probe: Probe, stack: Stack | None) -> str | None:
     if stack is None:
         raise InvalidInput(f"The probe {probe.name} names a service, but there is no stack to look for it in")
     return stack.model.resolve(probe.service)
-
-
-def _present(stack: Stack, name: str) -> str:
-    """The service by its usual name, or by the one without prefix that later versions of the stack use."""
-    for candidate in (name, name[len("titan-") :]):
-        try:
-            return stack.model.resolve(candidate)
-        except InvalidInput:
-            continue
-    return name  # whoever resolves it says that it is unknown
 
 
 def _round(
@@ -198,7 +188,10 @@ def _masked(value: Any, redact: Callable[[str], str], name: str = "") -> Any:
         return value
     # The redactor knows such names in running text: ask it what it makes of this one there.
     told = f"{name}=x"
-    return redact(told).rpartition("=")[2] if redact(told) != told else redact(value)
+    if redact(told) != told:
+        return MASK
+    # In the answer itself it stood in quotes, and a short secret is known by these.
+    return MASK if redact(f'"{value}"') == f'"{MASK}"' else redact(value)
 
 
 def _unhealthy(told: Sequence[Mapping[str, Any]], waited: float, stack: Stack | None) -> Unhealthy:

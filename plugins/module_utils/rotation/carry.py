@@ -35,15 +35,19 @@ class CarryStore:
         return cls(journal + ".files", files)
 
     def save(self, engine: Engine, service: str, container: Container) -> list[str]:
-        """Copy a container's files; what was saved of that service before is replaced, and forgotten if gone now.
+        """Copy a container's files; what was saved of it before is replaced, and forgotten if gone now.
+
+        A container that has never run may have files, too: those that it got from here, and may get yet.
 
         Returns:
             The paths that were there.
         """
         found = []
         for path in self._files.get(service, ()):
+            target = self._path(service, container, path)
+            if container.started_at is None and os.path.exists(target):
+                continue
             archive = engine.read_archive(container.id, path)
-            target = self._path(service, path)
             if archive is None:
                 if os.path.exists(target):
                     os.unlink(target)
@@ -53,12 +57,12 @@ class CarryStore:
             found.append(path)
         return found
 
-    def load(self, engine: Engine, service: str, container: Container) -> list[str]:
-        """Put the saved files into a container that has not run yet; gives the paths."""
+    def load(self, engine: Engine, service: str, container: Container, *, missing_only: bool = False) -> list[str]:
+        """Put the saved files into a container, with ``missing_only`` those that it does not have; gives the paths."""
         placed = []
         for path in self._files.get(service, ()):
-            saved = self._path(service, path)
-            if os.path.exists(saved):
+            saved = self._path(service, container, path)
+            if os.path.exists(saved) and not (missing_only and engine.path_exists(container.id, path)):
                 engine.write_archive(container.id, os.path.dirname(path) or "/", read_regular(saved).data)
                 placed.append(path)
         return placed
@@ -68,5 +72,7 @@ class CarryStore:
         if os.path.isdir(self._directory):
             shutil.rmtree(self._directory)
 
-    def _path(self, service: str, path: str) -> str:
-        return os.path.join(self._directory, f"{service}{path.replace('/', '%')}.tar")
+    def _path(self, service: str, container: Container, path: str) -> str:
+        # the replica's number, for Compose gives a replacement its final name late
+        number = container.label("container-number") or "1"
+        return os.path.join(self._directory, f"{service}-{number}{path.replace('/', '%')}.tar")

@@ -15,11 +15,15 @@ from urllib.parse import quote
 from ..compose.container import Container
 from ..compose.dotenv import EnvFile, literal, parse, set_values
 from ..compose.holders import Holder, Literal, carries, find_holders, find_literals, find_outsiders
+from ..compose.project import secrets_file
 from ..compose.stack import Stack
 from ..core.errors import InvalidInput, Refused
 from ..core.files import FileState, drop_staging, read_regular, write_atomic
 
-__all__ = ["EnvSecret", "put_back", "read_secret", "swapped"]
+# A random secret of this many characters stands nowhere by chance; a shorter one may.
+_TELLING = 16
+
+__all__ = ["EnvSecret", "current_value", "disagreeing", "put_back", "read_secret", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class EnvSecret:
         keys: every variable of the file that contains it, ``key`` first (copies under other names).
         holders: the services that get it.
         outsiders: running containers that hold it and are not of the stack's services.
+        warnings: what the operator should know.
     """
 
     key: str
@@ -41,10 +46,25 @@ class EnvSecret:
     keys: tuple[str, ...]
     holders: tuple[Holder, ...]
     outsiders: tuple[Container, ...] = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     def services(self) -> list[str]:
         """Names of the services that hold it."""
         return [holder.service for holder in self.holders]
+
+
+def disagreeing(stack: Stack, secret: EnvSecret) -> list[str]:
+    """Holders with a container that was made with another value than the file has now."""
+    found = stack.containers_of(secret.services())
+    return [
+        holder.service
+        for holder in secret.holders
+        if any(
+            name in item.environment and not carries(item.environment[name], secret.value)
+            for item in found[holder.service]
+            for name in holder.variables
+        )
+    ]
 
 
 def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
@@ -54,7 +74,7 @@ def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
         InvalidInput: the env file or the key is missing, doubled, or says something else than Compose reads.
         Refused: a holder would keep the old value, because it is written out somewhere else.
     """
-    path = os.path.join(stack.project.src, path)
+    path = secrets_file(stack.project.src, path)
     state = read_regular(path, what="env file")
     env = parse(state.data)
     value = _value(env, path, key)
@@ -71,8 +91,27 @@ def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
             facts={"literals": [str(item) for item in literals]},
         )
     stack.redact.add(value)
-    holders = find_holders(stack.model, key, value)
-    unseen = [f"{holder.service} ({', '.join(holder.places)})" for holder in holders if not holder.variables]
+    same = _copies(env, key, value)
+    if len(value) < _TELLING and same:
+        raise Refused(
+            f"{key} has the same characters as {', '.join(same)} in {path}, and is too short to tell a copy of it from "
+            "a secret of its own",
+            hint=f"Give them different values, or write ${{{key}}} where it is meant to be a copy.",
+        )
+    holders, warnings = [], []
+    for holder in find_holders(stack.model, key, value, env_file=path):
+        own = stack.model.services[holder.service].environment.get(key)
+        foreign = own is not None and not carries(own, value)
+        if foreign:
+            warnings.append(f"{holder.service} has a variable {key} with another value: it was left alone")
+        places = tuple(place for place in holder.places if not (foreign and place == f"environment.{key}"))
+        if places:
+            holders.append(Holder(holder.service, places))
+    unseen = [
+        f"{holder.service} ({', '.join(holder.places)})"
+        for holder in holders
+        if not holder.variables and not holder.files
+    ]
     if unseen:
         raise Refused(
             f"{key} cannot be rotated: these services get it in a way in which it cannot be proved afterwards: "
@@ -80,8 +119,8 @@ def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
             hint="Give it to them as an environment variable, recreate them, and run again.",
         )
     outsiders = find_outsiders(stack.engine.all_containers(), stack.name, stack.model.services, value)
-    keys = dict.fromkeys([key, *_copies(env, key, value)])
-    return EnvSecret(key, state, value, tuple(keys), tuple(holders), tuple(outsiders))
+    keys = dict.fromkeys([key, *same])
+    return EnvSecret(key, state, value, tuple(keys), tuple(holders), tuple(outsiders), tuple(warnings))
 
 
 def swapped(data: bytes, key: str, old: str, new: str) -> bytes:
@@ -129,11 +168,20 @@ def put_back(path: str, *, old_data: bytes, new_data: bytes, key: str, old: str,
         raise InvalidInput(
             f"{path} was edited meanwhile: {key} has neither the value from before the rotation nor the new one",
             state="The env file was left as it is.",
-            hint="Decide by hand which secret is right, then run recreate.yml for the holders.",
+            hint="Decide by hand which secret is right: write it there, recreate every holder with Compose itself, "
+            "and run the same playbook again: it sees that all agree.",
         )
     content = old_data if state.data == new_data else swapped(state.data, key, new, old)
     write_atomic(state.real_path, content, mode=state.mode, uid=state.uid, gid=state.gid)
     return True
+
+
+def current_value(path: str, key: str) -> str | None:
+    """What the env file says now; None if it cannot be read or does not say it."""
+    try:
+        return parse(read_regular(path, what="env file").data).resolve({}).get(key)
+    except InvalidInput:
+        return None
 
 
 def _exchanged(text: str, old: str, new: str) -> str:

@@ -75,23 +75,31 @@ def check_well(stack: Stack, services: Sequence[str]) -> list[str]:
     return troubles
 
 
-def check_replacement(stack: Stack, services: Sequence[str]) -> tuple[list[str], list[str]]:
+def check_active(stack: Stack, service: str) -> bool:
+    """Whether any container of a service runs; a finished job, or a service stopped on purpose, has none."""
+    found = stack.containers_of([service])[service]
+    return any(item.running or item.status == "restarting" for item in found)
+
+
+def check_replacement(stack: Stack, services: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """What stands against replacing the services' containers now.
 
     Returns:
-        Reasons that forbid it (an image that is not on this host would be pulled in the middle of the interruption),
-        and warnings about pending changes that a replacement applies as well.
+        Reasons that forbid it (an image that is not on this host would be pulled in the middle of the interruption);
+        reasons that forbid it unless forced (another image, or another secret than the env file says, would come with
+        it); and warnings about pending changes of configuration, which a replacement applies as well.
     """
-    forbidding, warnings = [], []
+    forbidding, changing, warnings = [], [], []
     hashes = stack.cli.known_hashes(stack.name)
     for name, found in stack.containers_of(services).items():
         image = stack.model.services[name].image
         if image and stack.engine.image_id(image) is None:
             forbidding.append(f"The image {image} of {name} is not on this host (docker pull {image}).")
-        drift = drift_of(stack, name, found, hashes)
-        if drift:
-            warnings.append(f"{name}: {drift}; its replacement brings that change about, too")
-    return forbidding, warnings
+        elif image and any(item.label("image") not in (None, stack.engine.image_id(image)) for item in found):
+            changing.append(f"{image} is another image by now than the one that {name} runs: recreate {name} first.")
+        elif drift_of(stack, name, found, hashes):
+            warnings.append(f"{name}: its configuration changed since it was made; its replacement applies that, too")
+    return forbidding, changing, warnings
 
 
 def refuse(reasons: Sequence[str], *, what: str, forcible: bool = True) -> Refused:

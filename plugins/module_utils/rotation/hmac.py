@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable
 
 from ..compose.stack import Stack
 from ..core.clock import wait_for
 from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.history import Recovered
 from ..core.journal import Journal
 from ..health.http import request
 from .carry import CarryStore
 from .drain import DrainResult, backlog, drain
-from .envsecret import EnvSecret, read_secret, swapped
-from .guards import check_guards, check_replacement, check_well, refuse
+from .envsecret import EnvSecret, disagreeing, read_secret, swapped
+from .guards import check_active, check_guards, check_replacement, check_well, refuse
 from .hmac_options import HmacOptions
 from .signed import prove_probe
 from .switch import Switch
@@ -50,6 +51,7 @@ class HmacPlan:
         stale: other holders that are recreated after them.
         left: other holders that keep the old secret (policy "warn").
         carry: files carried over, by service.
+        drained: whether the consumers work off what is under way.
         warnings: what the operator should know.
     """
 
@@ -59,18 +61,24 @@ class HmacPlan:
     stale: tuple[str, ...]
     left: tuple[str, ...]
     carry: Mapping[str, tuple[str, ...]]
+    drained: bool
     warnings: tuple[str, ...]
 
     def steps(self) -> list[str]:
         """The steps of the transaction, in order, as ``Outcome.steps`` will name them."""
-        first = _STEPS if self.producers else _STEPS[2:]
+        forward = _STEPS if self.producers else ("stop the services", *_STEPS[3:])
+        first = [name for name in forward if self.drained or name != "drain"]
         return [*first, *(["recreate the other holders"] if self.stale else []), "prove"]
 
     def holders(self) -> list[dict[str, Any]]:
         """Each holder with its variables and what is done with it."""
-        done = {**dict.fromkeys(self.services, "switched"), **dict.fromkeys(self.stale, "recreated")}
+        done = {
+            **dict.fromkeys(self.services, "switched"),
+            **dict.fromkeys(self.stale, "recreated"),
+            **dict.fromkeys(self.left, "left"),
+        }
         return [
-            {"service": item.service, "variables": item.variables, "action": done.get(item.service, "left")}
+            {"service": item.service, "variables": item.variables, "action": done.get(item.service, "none")}
             for item in self.secret.holders
         ]
 
@@ -79,9 +87,10 @@ class HmacPlan:
         path = self.secret.file.path
         places = [f"{path}: {key}" for key in self.secret.keys]
         kept: list[str] = []
-        for holder in self.secret.holders:
-            lines = [f"{holder.service}: {name}" for name in holder.variables]
-            (kept if holder.service in self.left else places).extend(lines)
+        for holder in self.holders():
+            lines = [f"{holder['service']}: {name}" for name in holder["variables"]]
+            if holder["action"] != "none":
+                (kept if holder["action"] == "left" else places).extend(lines)
         same = "".join(f"{place} (old secret)\n" for place in kept)
         return {
             "before": "".join(f"{place} (old secret)\n" for place in places) + same,
@@ -89,8 +98,20 @@ class HmacPlan:
         }
 
 
-def rotate(stack: Stack, options: HmacOptions, *, check_mode: bool = False) -> dict[str, Any]:
+def rotate(
+    stack: Stack,
+    options: HmacOptions,
+    *,
+    check_mode: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """The whole operation: recover an interrupted one, plan, and apply unless in check mode.
+
+    Args:
+        stack: the stack.
+        options: the options.
+        check_mode: plan only.
+        cancelled: asked before each step; True undoes what was done so far.
 
     Returns:
         What the module returns (its documentation, "Return values").
@@ -98,41 +119,50 @@ def rotate(stack: Stack, options: HmacOptions, *, check_mode: bool = False) -> d
     Raises:
         OpsError: refused or failed; the message says what state the host is in.
     """
-    warnings = []
+    warnings: list[str] = []
     recovered = None
-    if check_mode:
-        if interrupted(stack):
-            warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
-    else:
+    if not check_mode:
         recovered = recover(stack, options)
         if recovered:
             warnings.append(f"An interrupted rotation was found and {recovered} first.")
+    elif interrupted(stack):
+        warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
     try:
         planned = plan(stack, options)
+        warnings += planned.warnings
+        before = counters(stack, options)
+        result: dict[str, Any] = {
+            "changed": True,
+            "key": options.key,
+            "keys": list(planned.secret.keys),
+            "env_file": planned.secret.file.real_path,
+            "holders": planned.holders(),
+            "steps": planned.steps(),
+            "diff": planned.diff(),
+            "counters": {"before": before},
+            "recovered": recovered,
+            "warnings": warnings,
+        }
+        if not check_mode:
+            outcome, drained = apply(stack, options, planned, cancelled=cancelled)
+            result.update(
+                **asdict(outcome),
+                drained=asdict(drained) if drained else None,
+                counters={"before": before, "after": _moving_counters(stack, options)},
+            )
+        return result
     except OpsError as exc:
-        if recovered:
+        exc.facts["warnings"] = warnings
+        if isinstance(exc, InvalidInput) and recovered:
             exc.state = f"An interrupted rotation was {recovered} by this run; beyond that nothing was changed"
+        if isinstance(exc, InvalidInput) and check_mode and interrupted(stack):
+            raise Refused(
+                f"An interrupted rotation of {options.key} was found, so that no plan can be made: {exc.msg}",
+                hint="Run the same playbook without --check: it finishes or undoes that rotation first. Do not start "
+                "services by hand before.",
+                facts=exc.facts,
+            ) from exc
         raise
-    before = counters(stack, options)
-    result: dict[str, Any] = {
-        "changed": True,
-        "key": options.key,
-        "env_file": planned.secret.file.real_path,
-        "holders": planned.holders(),
-        "steps": planned.steps(),
-        "diff": planned.diff(),
-        "counters": {"before": before},
-        "recovered": recovered,
-        "warnings": [*warnings, *planned.warnings],
-    }
-    if not check_mode:
-        outcome, drained = apply(stack, options, planned)
-        result.update(
-            **asdict(outcome),
-            drained=asdict(drained) if drained else None,
-            counters={"before": before, "after": _moving_counters(stack, options)},
-        )
-    return result
 
 
 def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
@@ -152,11 +182,28 @@ def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
                 hint=f"The holders are: {', '.join(holding) or 'none'}. Name the right ones with services.",
             )
     producers = stack.model.resolve_all(options.producers)
-    others = [name for name in holding if name not in services]
-    warnings = _other_holders(options, secret, others)
+    for name in producers:
+        if name in holding and name not in services:
+            raise InvalidInput(
+                f"The service {name} signs with {options.key} and is not among the services that are switched together",
+                hint="Add it to services: what it signs with the old secret would be rejected.",
+            )
+    there = stack.containers_of(holding)
+    others = [name for name in holding if name not in services and there[name]]
+    warnings = [*secret.warnings, *_other_holders(options, secret, others)]
+    absent = [name for name in holding if name not in services and not there[name]]
+    warnings += [f"{name} has no container: it gets the new secret when one is made" for name in absent]
+    disagree = disagreeing(stack, secret)
+    if set(disagree) & set(services):
+        raise Refused(
+            f"The env file was changed since these services were made, and they hold another {options.key}: "
+            f"{', '.join(name for name in services if name in disagree)}",
+            hint="Recreate them first (recreate.yml -e service=...), or put the right value back into the file.",
+        )
+    warnings += [f"{name} holds another {options.key} than the env file says" for name in disagree]
     stale = tuple(others) if options.stale == "recreate" else ()
     touched = [*services, *stale]
-    _guard(stack, options, touched, warnings)
+    warnings += _guard(stack, options, services, stale)
     # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
     swapped(secret.file.data, options.key, secret.value, "0" * 2 * options.length)
     carry = {stack.model.resolve(name): tuple(paths) for name, paths in options.carry_files.items()}
@@ -165,14 +212,20 @@ def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
         services=tuple(services),
         producers=tuple(name for name in producers if name in services),
         stale=stale,
-        left=() if stale else tuple(others),
+        left=tuple(others) if options.stale == "warn" else (),
         carry={name: paths for name, paths in carry.items() if name in touched},
+        drained=options.drain.enabled,
         warnings=tuple(warnings),
     )
 
 
 def apply(
-    stack: Stack, options: HmacOptions, planned: HmacPlan, *, token_hex: Callable[[int], str] = secrets.token_hex
+    stack: Stack,
+    options: HmacOptions,
+    planned: HmacPlan,
+    *,
+    token_hex: Callable[[int], str] = secrets.token_hex,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Outcome, DrainResult | None]:
     """Carry out the rotation.
 
@@ -181,6 +234,7 @@ def apply(
         options: the options that the plan was made with.
         planned: what ``plan`` returned.
         token_hex: the source of randomness; takes a number of bytes, returns twice as many hexadecimal digits.
+        cancelled: asked before each step; True undoes what was done so far.
 
     Raises:
         OpsError: it failed; the message says whether the old secret is back everywhere.
@@ -202,7 +256,7 @@ def apply(
         health_timeout=options.health_timeout,
     )
     drained: list[DrainResult] = []
-    transaction = _transaction(stack, _journal(stack), options, switch, drained)
+    transaction = _transaction(stack, _journal(stack), options, switch, drained, cancelled)
     return transaction.run(), drained[0] if drained else None
 
 
@@ -221,7 +275,8 @@ def recover(stack: Stack, options: HmacOptions) -> str | None:
         journal.end()
         CarryStore.beside(journal.path, {}).clear()  # of a run that was killed when all was done but this
         return None
-    done = _transaction(stack, journal, options, Switch.from_record(record), []).recover()
+    done = _transaction(stack, journal, options, switch := Switch.from_record(record), []).recover()
+    stack.recovered.append(Recovered("rotate_hmac", switch.key, done))
     stack.model = stack.load_model()  # it was read from the files as the interrupted run had left them
     return done
 
@@ -259,18 +314,39 @@ def _moving_counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
 
 
 def _transaction(
-    stack: Stack, journal: Journal, options: HmacOptions, switch: Switch, drained: list[DrainResult]
+    stack: Stack,
+    journal: Journal,
+    options: HmacOptions,
+    switch: Switch,
+    drained: list[DrainResult],
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Transaction:
     def drain_step() -> None:
-        if options.drain.enabled:
-            drained.append(drain(stack, options.drain))
+        drained.append(drain(stack, options.drain))
+        # Of a producer, which is stopped by now, only files can be asked.
+        guards = [
+            guard
+            for guard in options.guards
+            if guard.port is None or stack.model.resolve(guard.service) not in switch.producers
+        ]
+        reasons = [] if options.force else check_guards(stack, guards)
+        if reasons:  # stopping and draining takes its time: the engine may have been armed meanwhile
+            raise OpsError(" ".join(reasons))
 
-    def prove(right: str, wrong: str) -> None:
+    def prove(right: str, wrong: str, services: Sequence[str]) -> None:
         for probe in options.probes:
-            if stack.model.resolve(probe.service) in (*switch.services, *switch.stale):
+            if stack.model.resolve(probe.service) in services:
                 prove_probe(stack, probe, right, wrong, timeout=min(60.0, switch.health_timeout))
 
-    return Transaction(stack, journal, switch, drain=drain_step, prove=prove, stop_timeout=options.stop_timeout)
+    return Transaction(
+        stack,
+        journal,
+        switch,
+        drain=drain_step if options.drain.enabled else None,
+        prove=prove,
+        cancelled=cancelled,
+        stop_timeout=options.stop_timeout,
+    )
 
 
 def _journal(stack: Stack) -> Journal:
@@ -298,16 +374,17 @@ def _other_holders(options: HmacOptions, secret: EnvSecret, others: list[str]) -
     return warnings
 
 
-def _guard(stack: Stack, options: HmacOptions, touched: list[str], warnings: list[str]) -> None:
+def _guard(stack: Stack, options: HmacOptions, services: Sequence[str], stale: Sequence[str]) -> list[str]:
+    """Warnings about what is forced or pending; raises, with every reason at once, where something forbids it."""
     what = f"{options.key} is not rotated"
-    for reasons in (check_guards(stack, options.guards), check_well(stack, touched)):
-        if reasons and not options.force:
-            raise refuse(reasons, what=what)
-        warnings += [f"Forced although: {reason}" for reason in reasons]
-    missing, pending = check_replacement(stack, touched)
+    idle = [name for name in stale if not check_active(stack, name)]
+    touched = [*services, *(name for name in stale if name not in idle)]
+    missing, changing, pending = check_replacement(stack, [*services, *stale])
     if missing:
         raise refuse(missing, what=what, forcible=False)
-    warnings += pending
+    reasons = [*check_guards(stack, options.guards), *check_well(stack, touched), *changing]
+    if reasons and not options.force:
+        raise refuse(reasons, what=what)
     if options.drain.enabled:
         try:
             backlog(stack, options.drain)
@@ -316,3 +393,8 @@ def _guard(stack: Stack, options: HmacOptions, touched: list[str], warnings: lis
                 f"{what}: its backlog cannot be read. {exc.msg}",
                 hint="Mend that, or go without draining (drain.enabled: false): intents under way will be rejected.",
             ) from exc
+    return [
+        *(f"Forced although: {reason}" for reason in reasons),
+        *(f"{name} does not run: it gets the new secret and stays stopped" for name in idle),
+        *pending,
+    ]

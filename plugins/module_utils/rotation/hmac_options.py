@@ -17,7 +17,7 @@ from .drain import Drain
 from .guards import Guard
 from .signed import SignedProbe
 
-__all__ = ["CARRY_FILES", "STALE", "Counter", "HmacOptions"]
+__all__ = ["ARMED", "CARRY_FILES", "STALE", "Counter", "HmacOptions"]
 
 STALE = ("warn", "fail", "recreate")
 _MINIMUM_BYTES = 16  # below 128 bits a key can be searched (RFC 2104, 3)
@@ -27,7 +27,7 @@ _MINIMUM_BYTES = 16  # below 128 bits a key can be searched (RFC 2104, 3)
 CARRY_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"titan-execution": ("/app/system.halt", "/app/titan_execution.redb")}
 )
-_ARMED = Guard(
+ARMED = Guard(
     service="titan-execution",
     path="/app/execution.armed",
     reason="The trading engine is armed",
@@ -65,7 +65,7 @@ class HmacOptions:
     stale: str = "recreate"
     drain: Drain = _DRAIN
     carry_files: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CARRY_FILES)
-    guards: tuple[Guard, ...] = (_ARMED,)
+    guards: tuple[Guard, ...] = (ARMED,)
     probes: tuple[SignedProbe, ...] = (_BRAIN_PROBE,)
     counters: tuple[Counter, ...] = _COUNTERS
     health_timeout: float = 300

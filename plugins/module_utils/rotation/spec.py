@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from .hmac_options import CARRY_FILES, STALE
+from .pg_options import ALPHABET, ON_SESSION_TIMEOUT
 
-__all__ = ["hmac_spec", "rotation_spec"]
+__all__ = ["hmac_spec", "pg_spec", "rotation_spec"]
 
 Spec = dict[str, Any]
 
@@ -78,6 +79,36 @@ def hmac_spec() -> Spec:
                 **_endpoint(),
                 "metric": {"type": "str", "required": True},
                 "path": {"type": "str", "default": "/metrics"},
+            },
+        },
+    }
+
+
+def pg_spec() -> Spec:
+    """The options of pg_password."""
+    return {
+        **rotation_spec(),
+        "key": {"type": "str", "default": "TITAN_DB_PASSWORD", "no_log": False},
+        "password": {"type": "str", "no_log": True},
+        "length": {"type": "int", "default": 40},
+        "alphabet": {"type": "str", "default": ALPHABET},
+        "role": {"type": "str", "default": "titan"},
+        "database": {"type": "str", "default": "titan_brain"},
+        "service": {"type": "str", "default": "titan-postgres"},
+        "port": {"type": "int", "default": 5432},
+        "host": {"type": "str"},
+        "recover": {"type": "bool", "default": False},
+        "recreate_database": {"type": "bool", "default": False},
+        "services": {"type": "list", "elements": "str", "default": ["titan-brain", "titan-execution"]},
+        "session_timeout": {"type": "float", "default": 30.0},
+        "on_session_timeout": {"type": "str", "choices": list(ON_SESSION_TIMEOUT), "default": "undo"},
+        "probes": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                **_endpoint(),
+                "path": {"type": "str", "default": "/health"},
+                "status": {"type": "list", "elements": "int", "default": [200]},
             },
         },
     }

@@ -31,6 +31,8 @@ class Switch:
         holders: the variables that carry the secret, by service.
         carry: files carried over, by service.
         health_timeout: seconds for becoming healthy.
+        first: holders that are recreated before the services start, because these need them.
+        context: what a later run must know beside that to finish or undo it; plain data.
     """
 
     key: str
@@ -45,16 +47,24 @@ class Switch:
     holders: Mapping[str, Sequence[str]]
     carry: Mapping[str, Sequence[str]]
     health_timeout: float
+    first: tuple[str, ...] = ()
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def everyone(self) -> list[str]:
+        """Every service that gets the new value."""
+        return [*self.first, *self.services, *self.stale]
 
     def to_record(self) -> dict[str, Any]:
         """For the journal."""
         return {
             **{name: getattr(self, name) for name in ("key", "env_file", "old", "new", "health_timeout")},
-            **{name: list(getattr(self, name)) for name in ("producers", "services", "stale")},
+            **{name: list(getattr(self, name)) for name in ("producers", "services", "stale", "first")},
             "holders": {name: list(variables) for name, variables in self.holders.items()},
             "carry": {name: list(paths) for name, paths in self.carry.items()},
             "old_data": base64.b64encode(self.old_data).decode(),
             "new_data": base64.b64encode(self.new_data).decode(),
+            "context": dict(self.context),
         }
 
     @classmethod
@@ -69,8 +79,10 @@ class Switch:
             producers=tuple(record["producers"]),
             services=tuple(record["services"]),
             stale=tuple(record["stale"]),
+            first=tuple(record.get("first", ())),
             holders=record["holders"],
             carry=record["carry"],
             old_data=base64.b64decode(record["old_data"]),
             new_data=base64.b64decode(record["new_data"]),
+            context=record.get("context", {}),
         )

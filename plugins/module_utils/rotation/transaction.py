@@ -12,23 +12,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Callable
 
 from ..compose.container import Container
 from ..compose.holders import carries, env_carries
 from ..compose.operations import must_isolate
-from ..compose.replica import recall, snapshot
 from ..compose.stack import Stack
 from ..core.errors import OpsError
 from ..core.files import read_regular, write_atomic
 from ..core.journal import Journal
 from .carry import CarryStore
-from .envsecret import put_back
+from .envsecret import current_value, put_back
+from .originals import Originals
 from .switch import Switch
 
-__all__ = ["Outcome", "Transaction"]
+__all__ = ["Authority", "Outcome", "Transaction"]
 
 _AGAIN = "Mend the cause and run the same playbook again: it begins by recovering."
+_ACTIVE = ("running", "paused", "restarting")
 
 
 @dataclass
@@ -41,6 +42,21 @@ class Outcome:
     steps: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Authority:
+    """Who decides beside the env file which secret is right, and must be told the new one: a database.
+
+    Attributes:
+        settle: called when the services have stopped, before the change; raises to undo.
+        put: called with (secret to take, the other one), any number of times; brings it up first where it does not run.
+        accepts: whether it takes this secret now.
+    """
+
+    settle: Callable[[], None]
+    put: Callable[[str, str], None]
+    accepts: Callable[[str], bool]
+
+
 class Transaction:
     """Switches a secret everywhere, or nowhere.
 
@@ -48,9 +64,13 @@ class Transaction:
         stack: the stack.
         journal: the operation's journal.
         switch: what changes.
-        drain: called between the stop of the producers and the stop of the rest; raises to undo.
-        prove: called with (right secret, wrong secret) when everything runs; raises when the proof fails.
+        drain: called between the stop of the producers and the stop of the rest; raises to undo. None: no drain.
+        prove: called with (right secret, wrong secret, services that must prove it) when everything runs; raises when
+            the proof fails.
+        cancelled: asked before each step; True undoes what was done so far.
         stop_timeout: seconds of grace where the Compose file declares none.
+        authority: told the secret right before the env file is, and again whenever a run finishes or undoes; None
+            where only the env file decides.
     """
 
     def __init__(
@@ -59,21 +79,25 @@ class Transaction:
         journal: Journal,
         switch: Switch,
         *,
-        drain: Callable[[], None],
-        prove: Callable[[str, str], None],
+        drain: Callable[[], None] | None,
+        prove: Callable[[str, str, Sequence[str]], None],
+        cancelled: Callable[[], bool] = lambda: False,
         stop_timeout: float | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._stack = stack
         self._journal = journal
         self._switch = switch
         self._drain = drain
         self._prove = prove
+        self._cancelled = cancelled
         self._stop_timeout = stop_timeout
+        self._authority = authority
         self._carry = CarryStore.beside(journal.path, switch.carry)
+        self._originals = Originals(stack, journal.record.get("snapshots", {}))
         self._stopping: dict[str, float] = {}
         self._failed_at = ""
         self._isolated = True
-        self._snapshots: dict[str, list[Any]] = journal.record.get("snapshots", {})
         self._outcome = Outcome()
         for secret in (switch.old, switch.new):
             stack.redact.add(secret)
@@ -86,12 +110,8 @@ class Transaction:
         """
         switch = self._switch
         self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
-        self._snapshots = {
-            name: [snapshot(self._stack.engine, container.id) for container in found]
-            for name, found in self._stack.containers_of([*switch.services, *switch.stale]).items()
-        }
-        record = {"utc": self._stack.clock.utc(), "snapshots": self._snapshots, **switch.to_record()}
-        self._journal.begin(record)
+        self._originals = Originals.take(self._stack, switch.everyone)
+        self._journal.begin({"utc": self._stack.clock.utc(), "snapshots": self._originals.taken, **switch.to_record()})
         try:
             self._quiesce()
             self._replace()
@@ -104,40 +124,56 @@ class Transaction:
         """Finish or undo what an interrupted run left, whichever is nearer by what is true now.
 
         Returns:
-            "finished" or "undone".
+            "finished" or "undone", or "superseded" when somebody gave everyone a third value since.
 
         Raises:
-            OpsError: neither was possible; the journal stays for the next run.
+            OpsError: none was possible; the journal stays for the next run.
         """
         try:
-            if self._file_says_new() and all(self._carries_new(name) for name in self._switch.services):
+            # Somebody may have made or started containers before their files were in them.
+            self._place(self._switch.everyone)
+            if self._superseded():
+                self._end()
+                return "superseded"
+            made = [*self._switch.first, *self._switch.services]
+            if self._file_says_new() and all(self._carries_new(name) for name in made):
                 with contextlib.suppress(Exception):  # the new containers cannot run: back to the old ones
+                    if self._authority:
+                        self._authority.put(self._switch.new, self._switch.old)
                     self.finish()
                     return "finished"
             self._rollback()
             return "undone"
         except Exception as exc:
+            told = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
             raise OpsError(
-                f"An interrupted rotation of {self._switch.key} was found and could not be undone: {_words(exc)}",
-                state=self._half_done(),
-                hint=_AGAIN,
+                f"An interrupted rotation of {self._switch.key} was found and could not be undone: {told.msg}",
+                state=f"{told.state.rstrip('.')}. {self._half_done()}" if told.state else self._half_done(),
+                hint=told.hint or _AGAIN,
+                facts=told.facts,
             ) from exc
 
     def finish(self) -> Outcome:
-        """From "the new containers exist" to the end: files carried in, started together, stale holders, proof."""
+        """From "the new containers exist" to the end: started together, then the other holders, then the proof."""
         switch = self._switch
+        if switch.first:
+            self._step("recreate the database")
+            self._recreate([name for name in switch.first if not self._carries_new(name)])
+            self._start(switch.first)
+            self._stack.wait_well(switch.first, timeout=switch.health_timeout)
         self._step("start")
         self._start(switch.services)
-        stale = [name for name in switch.stale if not self._carries_new(name)]
-        if stale:
+        # The other holders wait until these are well: their own replacement would only slow them down.
+        wells = self._stack.wait_well(self._provable(switch.services), timeout=switch.health_timeout)
+        if switch.stale:
             self._step("recreate the other holders")
-            self._recreate(stale)
-        self._start(switch.stale)
+            self._recreate([name for name in switch.stale if not self._carries_new(name)])
+            self._start([name for name in switch.stale if self._originals.ran(name)])
         self._step("prove")
-        everyone = [*switch.services, *switch.stale]
+        everyone = switch.everyone
         self._check_environment(everyone, switch.new, switch.old)
-        wells = self._stack.wait_well(everyone, timeout=switch.health_timeout)
-        self._prove(switch.new, switch.old)
+        self._stack.wait_well(self._provable(everyone), timeout=switch.health_timeout)
+        self._prove(switch.new, switch.old, self._provable(everyone))
         self._measure(wells)
         self._end()
         return self._outcome
@@ -147,57 +183,78 @@ class Transaction:
         if switch.producers:
             self._step("stop the producers")
             self._stop(switch.producers)
-            self._step("drain")
-            self._drain()
-        self._step("stop the rest")
+            if self._drain:
+                self._step("drain")
+                self._drain()
+        self._step("stop the rest" if switch.producers else "stop the services")
         self._stop([name for name in switch.services if name not in switch.producers])
 
     def _replace(self) -> None:
         switch = self._switch
         self._step("save files")
         self._save(switch.services)
+        if self._authority:
+            self._step("wait for their sessions to end")
+            self._authority.settle()
+            self._step("set the role's password")
+            self._authority.put(switch.new, switch.old)
         self._step("replace the env file")
         state = read_regular(switch.env_file, what="env file")
         if state.data != switch.old_data:
             raise OpsError(f"{switch.env_file} was edited by somebody else while the rotation was under way")
         write_atomic(switch.env_file, switch.new_data, mode=state.mode, uid=state.uid, gid=state.gid)
         self._step("create the new containers")
-        self._stack.cli.up(self._stack.name, switch.services, recreate=True, start=False, isolated=self._isolated)
+        self._create(switch.services, isolated=self._isolated)
         self._check_environment(switch.services, switch.new, switch.old)
 
-    def _start(self, services: Sequence[str]) -> None:
-        """Start the containers of services together; into those that never ran, the saved files are put first."""
-        ready = []
+    def _provable(self, services: Sequence[str]) -> list[str]:
+        """Those of the services of which health can be asked: they were well before, or had no container at all."""
+        return [name for name in services if self._originals.was_well(name) or not self._originals.names(name)]
+
+    def _create(self, services: Sequence[str], *, isolated: bool) -> None:
+        """Replace containers by new ones, not started, with the saved files in them whoever starts them."""
+        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated)
+        self._place(services)
+
+    def _place(self, services: Sequence[str]) -> None:
+        """Put the saved files into the services' new containers; into those that have run already, what they lack."""
+        carried = self._outcome.carried
         for name, found in self._stack.containers_of(services).items():
             for container in found:
-                if container.running:
+                if self._originals.has(container):
                     continue
-                if container.started_at is None:
-                    placed = self._carry.load(self._stack.engine, name, container)
-                    if placed:
-                        self._outcome.carried[name] = placed
-                ready.append(container.id)
-        self._stack.engine.start_together(ready)
+                ran = container.started_at is not None
+                placed = self._carry.load(self._stack.engine, name, container, missing_only=ran)
+                if placed:
+                    carried[name] = list(dict.fromkeys([*carried.get(name, ()), *placed]))
+
+    def _start(self, services: Sequence[str]) -> None:
+        """Start what does not run of the services' containers, together."""
+        found = self._stack.containers_of(services).values()
+        self._stack.engine.start_together([item.id for items in found for item in items if not item.running])
 
     def _save(self, services: Sequence[str]) -> None:
         for name, found in self._stack.containers_of(services).items():
             for container in found:
-                if container.started_at is not None:  # else it has nothing of its own, and may wait for what is saved
-                    self._carry.save(self._stack.engine, name, container)
+                self._carry.save(self._stack.engine, name, container)
 
     def _recreate(self, services: Sequence[str]) -> None:
         """Replace containers by new ones, not yet started."""
+        if not services:  # which would mean all of them to Compose
+            return
         self._stop(services)
         self._save(services)
-        isolated = must_isolate(self._stack, services)
-        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated)
+        self._create(services, isolated=must_isolate(self._stack, services))
+
+    def _grace(self, service: str) -> float:
+        return self._stack.grace(service, self._stop_timeout)
 
     def _stop(self, services: Sequence[str]) -> None:
         graces: dict[str, float] = {}
         for name, found in self._stack.containers_of(services).items():
             for container in found:
-                if container.status in ("running", "paused", "restarting"):
-                    graces[container.id] = self._stack.grace(name, self._stop_timeout)
+                if container.status in _ACTIVE:
+                    graces[container.id] = self._grace(name)
                     self._stopping.setdefault(name, self._stack.clock.now())
         self._stack.engine.stop_together(graces)
 
@@ -213,10 +270,13 @@ class Transaction:
                 hint=_AGAIN,
                 facts={**failure.facts, "rolled_back": False},
             )
+        everyone = self._switch.everyone
+        sick = [name for name in everyone if not self._originals.was_well(name)]
         return OpsError(
             f'The rotation of {self._switch.key} failed at "{self._failed_at}": {failure.msg}',
             state=f"It was undone: the old secret is back in {self._switch.env_file} and in every holder "
-            f"({', '.join([*self._switch.services, *self._switch.stale])}), and they are healthy again.",
+            f"({', '.join(everyone)}), and they are healthy again"
+            + (f", except what was not before ({', '.join(sick)})" if sick else ""),
             hint=failure.hint or "Mend the cause and run again.",
             facts={**failure.facts, "rolled_back": True, "steps": self._outcome.steps},
         )
@@ -228,10 +288,11 @@ class Transaction:
         )
 
     def _rollback(self) -> None:
+        """Everything as it was before: the file, and the containers, which are then what the snapshots say."""
         switch = self._switch
         self._failed_at = self._at
         with contextlib.suppress(OpsError):  # a full disk must not keep the services from starting again
-            self._step("undo")
+            self._note("undo")
         put_back(
             switch.env_file,
             old_data=switch.old_data,
@@ -240,52 +301,35 @@ class Transaction:
             old=switch.old,
             new=switch.new,
         )
-        for group in (switch.services, switch.stale):
-            self._bring_back(group)
-            self._start(group)
-        everyone = [*switch.services, *switch.stale]
-        self._check_environment(everyone, switch.old, switch.new)
-        self._stack.wait_well(everyone, timeout=switch.health_timeout)
-        self._prove(switch.old, switch.new)
+        for group in (switch.first, switch.services, switch.stale):
+            if group is switch.services and self._authority:
+                self._stack.wait_well(self._provable(switch.first), timeout=switch.health_timeout)
+                self._authority.put(switch.old, switch.new)
+            self._originals.bring_back(
+                group,
+                save=lambda name, item: self._carry.save(self._stack.engine, name, item),
+                grace=self._grace,
+            )
+            self._place(group)
+            self._start([name for name in group if self._originals.ran(name)])
+        everyone = switch.everyone
+        if not self._originals.are_back(everyone):
+            raise OpsError("The containers are not those from before the rotation")
+        well = [name for name in everyone if self._originals.was_well(name)]
+        self._stack.wait_well(well, timeout=switch.health_timeout)
+        # Other holders may have held yet another value before.
+        self._prove(switch.old, switch.new, [name for name in well if name in switch.services])
         self._end()
 
-    def _bring_back(self, services: Sequence[str]) -> None:
-        """The services' old containers again: those that are still there, else new ones made just like them."""
-        engine, found = self._stack.engine, self._stack.containers_of(services)
-        strangers = {
-            name: [item for item in containers if not self._is_old(item, self._snapshots[name])]
-            for name, containers in found.items()
-        }
-        engine.stop_together(
-            {
-                item.id: self._stack.grace(name, self._stop_timeout)
-                for name, containers in strangers.items()
-                for item in containers
-                if item.status in ("running", "restarting", "paused")
-            }
-        )
-        for name, containers in strangers.items():
-            for container in containers:
-                if container.started_at is not None:  # what it has changed since it started counts
-                    self._carry.save(engine, name, container)
-                engine.remove(container.id)
-            kept = {item.name for item in found[name] if item not in containers}
-            for taken in self._snapshots[name]:
-                if taken["name"] not in kept:
-                    recall(engine, taken)
-
-    @staticmethod
-    def _is_old(container: Container, snapshots: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether it is from before the rotation, or was made from such a snapshot by an undo that was interrupted."""
-        return any(
-            container.id == taken["id"]
-            or (
-                container.name == taken["name"]
-                and container.labels == (taken["config"].get("Labels") or {})
-                and container.env_list() == sorted(taken["config"].get("Env") or [])
-            )
-            for taken in snapshots
-        )
+    def _superseded(self) -> bool:
+        """Whether the file has a third value by now and everyone carries that: then there is nothing left to do."""
+        value = current_value(self._switch.env_file, self._switch.key)
+        if not value or value in (self._switch.old, self._switch.new):
+            return False
+        found = self._stack.containers_of(self._switch.everyone)
+        if not all(items and all(self._has(item, name, value) for item in items) for name, items in found.items()):
+            return False
+        return self._authority is None or self._authority.accepts(value)
 
     def _check_environment(self, services: Sequence[str], value: str, other: str) -> None:
         """Every holder's containers carry the value wherever its environment had the secret, and the other nowhere."""
@@ -303,18 +347,22 @@ class Transaction:
     def _carries_new(self, service: str) -> bool:
         """Whether its containers are the new ones; Compose gives them their final names last."""
         found = self._stack.containers_of([service])[service]
-        names = {taken["name"] for taken in self._snapshots.get(service, ())} or {item.name for item in found}
-        return bool(found) and all(self._has(item, service, self._switch.new) and item.name in names for item in found)
+        names = self._originals.names(service) or {item.name for item in found}
+        # What gets the secret by a file only (a mount) has no variable that could tell.
+        fresh = self._switch.holders.get(service) or not self._originals.any_left(service)
+        return bool(
+            found and fresh and all(self._has(item, service, self._switch.new) and item.name in names for item in found)
+        )
 
     def _file_says_new(self) -> bool:
         return read_regular(self._switch.env_file, what="env file").data == self._switch.new_data
 
     def _measure(self, wells: Mapping[str, Container]) -> None:
-        """Interruptions from the stop request (or Docker's FinishedAt) to the first passed health check."""
+        """Interruptions: from the request to stop to the start and the first passed health check, by Docker's clock."""
         started = []
         for name in self._switch.services:
-            container = wells[name]
-            if container.started_at is None:
+            container = wells.get(name)
+            if container is None or container.started_at is None:
                 continue
             started.append(container.started_at)
             if name in self._stopping:
@@ -327,6 +375,12 @@ class Transaction:
             self._outcome.skew_seconds = round(max(started) - min(started), 3)
 
     def _step(self, name: str) -> None:
+        """Begin a step of the way forward, unless somebody wants us to end."""
+        self._note(name)
+        if self._cancelled():
+            raise OpsError("It was asked to end by a signal")
+
+    def _note(self, name: str) -> None:
         self._outcome.steps.append(name)
         self._journal.note(step=name)
 

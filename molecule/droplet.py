@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Droplet as the tests see it: over SSH, independent of the modules that they test."""
+"""The Droplet as the tests of all scenarios see it: over SSH, independent of the modules that they test."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ import pathlib
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-import pytest
 import testinfra
 from testinfra.host import Host
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENV_FILE = "/opt/titan/compose/.env.prod"
+
+
+class Seen(NamedTuple):
+    """A container as ``docker inspect`` shows it."""
+
+    id: str
+    started: str
+    status: str
+    exit_code: int
 
 
 class Droplet:
@@ -42,6 +51,12 @@ class Droplet:
         """Run a shell script as root; its standard output."""
         return self.host.check_output("bash -euo pipefail -c %s", script)
 
+    def typing(self, command: str, keys: str) -> str:
+        """Run a command as root at a terminal and type; what the terminal then shows."""
+        terminal = ["sudo", "script", "--quiet", "--return", "--command", shlex.quote(command), "/dev/null"]
+        argv = [str(ROOT / "molecule/sandbox/sandbox"), "ssh", "--", *terminal]
+        return subprocess.run(argv, input=keys, capture_output=True, text=True, check=True, timeout=60).stdout
+
     @contextlib.contextmanager
     def background(self, script: str) -> Iterator[subprocess.Popen[str]]:
         """Run a shell script as root beside the test; afterwards its input is closed and its end awaited."""
@@ -49,36 +64,77 @@ class Droplet:
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             yield process
 
+    @contextlib.contextmanager
+    def edited(self, script: str, path: str = ENV_FILE) -> Iterator[None]:
+        """Let a sed script edit a file in place, as an operator's editor would; afterwards it is as it was."""
+        self.sh(f"cp -p {path} /root/edited && sed -i --follow-symlinks {shlex.quote(script)} {path}")
+        assert self.host.run("cmp -s /root/edited %s", path).rc == 1, f"{script} has changed nothing in {path}"
+        try:
+            yield
+        finally:
+            self.sh(f"mv /root/edited {path}")
+
+    @contextlib.contextmanager
+    def override(self, name: str, services: dict[str, Any]) -> Iterator[list[str]]:
+        """A second Compose file beside the stack's own; gives the arguments that make a playbook read both."""
+        self.sh(f"cat > /opt/titan/{name} <<'END'\n{json.dumps({'services': services}, indent=1)}\nEND")
+        try:
+            yield ["-e", json.dumps({"titan_stack": {"files": ["docker-compose.prod.yml", name]}})]
+        finally:
+            self.sh(f"rm /opt/titan/{name}")
+
     def secret(self, key: str = "HMAC_SECRET", path: str = ENV_FILE) -> str:
         """A value of the env file, read with plain tools."""
         return self.sh(f"sed -n 's/^{key}=//p' {path}").strip()
 
     def inspect(self, container: str) -> dict[str, Any]:
         """What ``docker inspect`` says."""
-        return json.loads(self.sh(f"docker inspect {container}"))[0]
+        found: list[dict[str, Any]] = json.loads(self.sh(f"docker inspect {container}"))
+        return found[0]
 
     def environment(self, container: str) -> dict[str, str]:
         """A container's environment."""
         return dict(entry.split("=", 1) for entry in self.inspect(container)["Config"]["Env"])
 
+    def containers(self) -> dict[str, Seen]:
+        """Every container there is, by name."""
+        text = self.sh("docker ps --all --quiet --no-trunc | xargs --no-run-if-empty docker inspect")
+        return {
+            item["Name"].lstrip("/"): Seen(
+                item["Id"], item["State"]["StartedAt"], item["State"]["Status"], item["State"]["ExitCode"]
+            )
+            for item in json.loads(text or "[]")
+        }
+
     def fingerprint(self) -> str:
-        """See files/fingerprint.sh."""
+        """See fingerprint.sh."""
         return self.sh((ROOT / "molecule/rotate_hmac/files/fingerprint.sh").read_text().split("set -eu\n")[1])
 
     def flow(self) -> dict[str, int]:
-        """Intents published, accepted and rejected since the stream exists, by JetStream's own count."""
+        """Intents published, accepted and rejected since the stream exists, and under way, by JetStream's own count."""
         streams = {
-            stream["name"]: stream["state"]["last_seq"]
+            stream["name"]: stream["state"]
             for account in json.loads(self.sh("curl -sS 'http://127.0.0.1:8222/jsz?accounts=true&streams=true'"))[
                 "account_details"
             ]
             for stream in account["stream_detail"]
         }
         return {
-            "published": streams["TITAN_CMD"],
-            "accepted": streams["TITAN_EXECUTION"],
-            "rejected": streams["TITAN_EVT"],
+            "published": streams["TITAN_CMD"]["last_seq"],
+            "under_way": streams["TITAN_CMD"]["messages"],
+            "accepted": streams["TITAN_EXECUTION"]["last_seq"],
+            "rejected": streams["TITAN_EVT"]["last_seq"],
         }
+
+    def settled_flow(self, accepted: int = 0) -> dict[str, int]:
+        """The same at a moment when nothing is under way, after at least so many were accepted; within a minute."""
+        deadline = time.monotonic() + 60
+        while True:
+            flow = self.flow()
+            if flow["under_way"] == 0 and flow["accepted"] >= accepted:
+                return flow
+            assert time.monotonic() < deadline, f"execution does not work off what is published: {flow}"
+            time.sleep(0.02)
 
     def wait_healthy(self) -> None:
         """Until every container of the stack passes its health check, at most two minutes."""
@@ -112,14 +168,14 @@ class Droplet:
         return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="session")
-def droplet() -> Droplet:
-    return Droplet()
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    """All that a command printed, in one line, so that a sentence is found wherever it was folded."""
+    return " ".join((done.stdout + done.stderr).split())
 
 
-@pytest.fixture
-def unchanged(droplet: Droplet) -> Iterator[None]:
-    """The test must leave the host as it found it."""
-    before = droplet.fingerprint()
-    yield
-    assert droplet.fingerprint() == before, "the host was changed"
+def changes(done: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks of a playbook changed something, by its recap; the playbook must have ended well."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    recap = re.search(r"^titan-droplet +: .*changed=(\d+) +unreachable=0 +failed=0 ", done.stdout, flags=re.MULTILINE)
+    assert recap, done.stdout
+    return int(recap[1])

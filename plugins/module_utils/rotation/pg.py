@@ -1,0 +1,233 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rotation of the database password (runbook 3.1) as one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Callable
+
+from ..compose.stack import Stack
+from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.history import Recovered
+from ..core.journal import Journal
+from ..database.server import Server, Target
+from ..health.probe import Probe
+from .carry import CarryStore
+from .envsecret import swapped
+from .pg_options import PgOptions
+from .pg_plan import PgPlan, plan
+from .pg_proof import prove
+from .sessions import SessionWait, settle
+from .switch import Switch
+from .transaction import Authority, Outcome, Transaction
+
+__all__ = ["JOURNAL", "apply", "interrupted", "recover", "rotate"]
+
+JOURNAL = "pg_password"
+Connector = Callable[[Stack, Target], Server]
+
+
+def rotate(
+    stack: Stack,
+    options: PgOptions,
+    *,
+    check_mode: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+    connector: Connector = Server,
+) -> dict[str, Any]:
+    """The whole operation: recover an interrupted one, plan, and apply unless in check mode.
+
+    Args:
+        stack: the stack.
+        options: the options.
+        check_mode: plan only.
+        cancelled: asked before each step; True undoes what was done so far.
+        connector: gives the database.
+
+    Returns:
+        What the module returns (its documentation, "Return values").
+
+    Raises:
+        OpsError: refused or failed; the message says what state the host is in.
+    """
+    if options.password:
+        stack.redact.add(options.password)
+    warnings: list[str] = []
+    recovered = None
+    if not check_mode:
+        recovered = recover(stack, socket=options.recover, connector=connector)
+        if recovered:
+            warnings.append(f"An interrupted rotation was found and {recovered} first.")
+    elif interrupted(stack):
+        warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
+    try:
+        planned = plan(stack, options, connector(stack, options.target))
+        warnings += planned.warnings
+        result: dict[str, Any] = {
+            "changed": True,
+            "key": options.key,
+            "keys": list(planned.secret.keys),
+            "role": options.role,
+            "env_file": planned.secret.file.real_path,
+            "holders": planned.holders(),
+            "not_stopped": list(planned.not_holding),
+            "steps": planned.steps(),
+            "diff": planned.diff(options.role),
+            "recovered": recovered,
+            "warnings": warnings,
+        }
+        if not check_mode:
+            outcome, sessions = apply(stack, options, planned, cancelled=cancelled, connector=connector)
+            result.update(**asdict(outcome), sessions=asdict(sessions) if sessions else None)
+            if sessions and sessions.left:
+                warnings.append(f"Sessions that were open before go on with what they do: {'; '.join(sessions.left)}")
+        return result
+    except OpsError as exc:
+        exc.facts["warnings"] = warnings
+        if isinstance(exc, InvalidInput) and recovered:
+            exc.state = f"An interrupted rotation was {recovered} by this run; beyond that nothing was changed"
+        if isinstance(exc, InvalidInput) and check_mode and interrupted(stack):
+            raise Refused(
+                f"An interrupted rotation of {options.key} was found, so that no plan can be made: {exc.msg}",
+                hint="Run the same playbook without --check: it finishes or undoes that rotation first. Do not start "
+                "services by hand before.",
+                facts=exc.facts,
+            ) from exc
+        raise
+
+
+def apply(
+    stack: Stack,
+    options: PgOptions,
+    planned: PgPlan,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    connector: Connector = Server,
+) -> tuple[Outcome, SessionWait | None]:
+    """Carry out the rotation; how it went, and what was waited for in the database.
+
+    Args:
+        stack: the stack.
+        options: the options that the plan was made with.
+        planned: what ``plan`` returned.
+        cancelled: asked before each step; True undoes what was done so far.
+        connector: gives the database.
+
+    Raises:
+        OpsError: it failed; the message says whether the old password is back everywhere.
+    """
+    secret, new = planned.secret, options.new_password()
+    switch = Switch(
+        key=options.key,
+        env_file=secret.file.real_path,
+        old=secret.value,
+        new=new,
+        old_data=secret.file.data,
+        new_data=swapped(secret.file.data, options.key, secret.value, new),
+        producers=(),
+        services=planned.services,
+        stale=planned.stale,
+        first=planned.first,
+        holders={holder.service: holder.variables for holder in secret.holders},
+        carry=planned.carry,
+        health_timeout=options.health_timeout,
+        context={
+            "target": asdict(options.target),
+            "probes": [asdict(probe) for probe in options.probes],
+            "stop_timeout": options.stop_timeout,
+        },
+    )
+    containers = [item for found in stack.containers_of(planned.services).values() for item in found]
+    addresses = [address for item in containers for address in item.addresses]
+    applications = [*planned.services, *(item.name for item in containers)]
+    waited: list[SessionWait] = []
+
+    def settled() -> None:
+        server = connector(stack, options.target)
+        password = secret.value if planned.password_known else None
+        waited.append(settle(stack, server, options, password, addresses, applications))
+
+    transaction = _transaction(stack, switch, connector, settled, cancelled)
+    return transaction.run(), waited[0] if waited else None
+
+
+def recover(stack: Stack, *, socket: bool = False, connector: Connector = Server) -> str | None:
+    """Finish or undo an interrupted rotation, if there is one.
+
+    Args:
+        stack: the stack.
+        socket: use the container's socket where the database takes neither password, whatever the journal says.
+        connector: gives the database.
+
+    Returns:
+        "finished", "undone", "superseded", or None when there was nothing to do.
+
+    Raises:
+        OpsError: none was possible.
+    """
+    journal = _journal(stack)
+    record = journal.load()
+    if record is None:
+        journal.end()
+        CarryStore.beside(journal.path, {}).clear()  # of a run that was killed when all was done but this
+        return None
+    switch = Switch.from_record(record)
+    done = _transaction(stack, switch, connector, lambda: None, journal=journal, socket=socket).recover()
+    stack.recovered.append(Recovered("rotate_db_password", switch.key, done))
+    stack.model = stack.load_model()  # it was read from the files as the interrupted run had left them
+    return done
+
+
+def interrupted(stack: Stack) -> bool:
+    """Whether an earlier rotation left its journal."""
+    return _journal(stack).load() is not None
+
+
+def _transaction(
+    stack: Stack,
+    switch: Switch,
+    connector: Connector,
+    settled: Callable[[], None],
+    cancelled: Callable[[], bool] = lambda: False,
+    *,
+    journal: Journal | None = None,
+    socket: bool = False,
+) -> Transaction:
+    """From the switch alone, for a later run knows nothing else."""
+    context: Mapping[str, Any] = switch.context
+    target = Target(**{**context["target"], **({"socket": True} if socket else {})})
+    probes = tuple(Probe.from_params(entry) for entry in context["probes"])
+    server = connector(stack, target)
+    timeout = switch.health_timeout
+
+    def put(value: str, other: str) -> None:
+        server.wake(timeout=timeout)
+        server.put(value, other, timeout=timeout)
+
+    def accepts(value: str) -> bool:
+        server.wake(timeout=timeout)
+        return server.accepts(value, timeout=timeout)
+
+    def proved(right: str, wrong: str, services: Sequence[str]) -> None:
+        # Where the password had been lost, who lives on it was not well before, and must be now.
+        demanded = switch.services if target.socket and right == switch.new else services
+        prove(stack, server, probes, right, wrong, demanded, timeout=timeout)
+
+    return Transaction(
+        stack,
+        journal or _journal(stack),
+        switch,
+        drain=None,
+        prove=proved,
+        cancelled=cancelled,
+        stop_timeout=context["stop_timeout"],
+        authority=Authority(settle=settled, put=put, accepts=accepts),
+    )
+
+
+def _journal(stack: Stack) -> Journal:
+    return Journal(stack.options.state_path, JOURNAL)

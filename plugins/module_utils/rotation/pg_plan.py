@@ -1,0 +1,266 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the rotation of the database password would do, and what forbids it; changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..compose.stack import Stack
+from ..core.errors import InvalidInput, OpsError, Refused
+from ..database.checks import refuse_unless_usable
+from ..database.login import LoginFailed
+from ..database.server import Facts, Server
+from .envsecret import EnvSecret, disagreeing, read_secret, swapped
+from .guards import check_active, check_guards, check_replacement, check_well, refuse
+from .pg_options import PgOptions
+
+__all__ = ["PgPlan", "plan"]
+
+
+@dataclass(frozen=True)
+class PgPlan:
+    """What the rotation would do; holds no new password, for that is made when it is applied.
+
+    Attributes:
+        secret: the password as the env file has it now.
+        database: the database's own service.
+        services: stopped before the role is changed, and switched together after it.
+        stale: other holders that are recreated after them.
+        first: the database's own container, where it is to be recreated.
+        left: other holders that keep the old password (policy "warn").
+        not_holding: services that were named and do not hold the password: they run on.
+        carry: files carried over, by service.
+        password_known: whether the database accepts the env file's password.
+        warnings: what the operator should know.
+    """
+
+    secret: EnvSecret = field(repr=False)
+    database: str
+    services: tuple[str, ...]
+    stale: tuple[str, ...]
+    first: tuple[str, ...]
+    left: tuple[str, ...]
+    not_holding: tuple[str, ...]
+    carry: Mapping[str, tuple[str, ...]]
+    password_known: bool
+    warnings: tuple[str, ...]
+
+    def steps(self) -> list[str]:
+        """The steps of the transaction, in order, as ``Outcome.steps`` will name them."""
+        return [
+            "stop the services",
+            "save files",
+            "wait for their sessions to end",
+            "set the role's password",
+            "replace the env file",
+            "create the new containers",
+            *(["recreate the database"] if self.first else []),
+            "start",
+            *(["recreate the other holders"] if self.stale else []),
+            "prove",
+        ]
+
+    def holders(self) -> list[dict[str, Any]]:
+        """Each holder with its variables and what is done with it."""
+        done = {
+            self.database: "kept",
+            **dict.fromkeys(self.services, "switched"),
+            **dict.fromkeys([*self.stale, *self.first], "recreated"),
+            **dict.fromkeys(self.left, "left"),
+        }
+        return [
+            {"service": item.service, "variables": item.variables, "action": done.get(item.service, "none")}
+            for item in self.secret.holders
+        ]
+
+    def diff(self, role: str) -> dict[str, str]:
+        """Before and after, one line a place; never a value."""
+        places = [f"role {role} of {self.database}", *(f"{self.secret.file.path}: {key}" for key in self.secret.keys)]
+        kept: list[str] = []
+        for holder in self.holders():
+            lines = [f"{holder['service']}: {name}" for name in holder["variables"]]
+            if holder["action"] != "none":
+                (kept if holder["action"] in ("left", "kept") else places).extend(lines)
+        same = "".join(f"{place} (old secret)\n" for place in kept)
+        return {
+            "before": "".join(f"{place} (old secret)\n" for place in places) + same,
+            "after": "".join(f"{place} (new secret)\n" for place in places) + same,
+        }
+
+
+def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
+    """Say what a rotation would do, and refuse one that must not begin.
+
+    Raises:
+        InvalidInput: an option, the env file or the key is not usable.
+        Refused: a guard forbids it, the stack is not well, a holder cannot be reached, or the database would not work
+            with a new password.
+    """
+    secret = read_secret(stack, options.env_file, options.key)
+    if options.password == secret.value:
+        raise InvalidInput("The given password is the one that is in use", hint="Give another one, or none.")
+    database = server.name
+    holding = [name for name in secret.services() if name != database]
+    services, not_holding = _services(stack, options, holding, database)
+    there = stack.containers_of(holding)
+    others = [name for name in holding if name not in services and there[name]]
+    stale = tuple(others) if options.stale == "recreate" else ()
+    first = (database,) if options.recreate_database and database in secret.services() else ()
+    warnings = [*secret.warnings, *_other_holders(options, secret, others)]
+    warnings += [
+        f"{name} has no container: it gets the new password when one is made"
+        for name in holding
+        if name not in services and not there[name]
+    ]
+    warnings += [f"{name} does not hold {options.key}: it is not stopped" for name in not_holding]
+    warnings += _disagreement(stack, options, secret, [*services, *stale], database)
+    # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
+    swapped(secret.file.data, options.key, secret.value, options.password or "x" * options.length)
+    warnings += _guard(stack, options, services, [*stale, *first], database)
+    known, seen = _database(stack, options, secret, server, [*services, *stale])
+    if database in secret.services() and not first:
+        warnings.append(
+            f"{database} itself keeps the old password in its environment, where it counts only for a new volume; the "
+            f"next plain `docker compose up -d` recreates it"
+        )
+    carry = {stack.model.resolve(name): tuple(paths) for name, paths in options.carry_files.items()}
+    return PgPlan(
+        secret=secret,
+        database=database,
+        services=tuple(services),
+        stale=stale,
+        first=first,
+        left=tuple(others) if options.stale == "warn" else (),
+        not_holding=tuple(not_holding),
+        carry={name: paths for name, paths in carry.items() if name in [*services, *stale]},
+        password_known=known,
+        warnings=tuple(dict.fromkeys([*warnings, *seen])),
+    )
+
+
+def _services(stack: Stack, options: PgOptions, holding: list[str], database: str) -> tuple[list[str], list[str]]:
+    """The services that are switched together, and those named that do not hold the password."""
+    named = stack.model.resolve_all(options.services)
+    if database in named:
+        raise InvalidInput(
+            f"{database} is the database itself, and cannot be stopped while its role is changed",
+            hint="Leave it out of services; recreate_database: true recreates it as part of the rotation.",
+        )
+    services = [name for name in named if name in holding] if named else holding
+    if not services:
+        raise InvalidInput(
+            f"None of the services {', '.join(named) or '(none)'} holds {options.key}",
+            hint=f"The holders are: {', '.join(holding) or 'none'}. Name the right ones with services.",
+        )
+    return services, [name for name in named if name not in holding]
+
+
+def _other_holders(options: PgOptions, secret: EnvSecret, others: list[str]) -> list[str]:
+    """Warnings about holders that are not switched; raises where the policy or their nature forbids to go on."""
+    warnings = []
+    if others and options.stale == "fail":
+        raise Refused(
+            f"Other services hold {options.key}, too: {', '.join(others)}",
+            hint="Add them to services, or let them be recreated with stale: recreate.",
+        )
+    if others and options.stale == "warn":
+        warnings.append(f"These services keep the old {options.key} until they are recreated: {', '.join(others)}")
+    if secret.outsiders:
+        names = ", ".join(item.name for item in secret.outsiders)
+        text = f"Containers outside of the stack's services hold {options.key}: {names}"
+        if options.stale != "warn" and not options.force:
+            raise Refused(
+                text, hint="Remove them or give them the password by hand afterwards (stale: warn, or force: true)."
+            )
+        warnings.append(text + "; they keep the old one")
+    return warnings
+
+
+def _disagreement(
+    stack: Stack, options: PgOptions, secret: EnvSecret, touched: Sequence[str], database: str
+) -> list[str]:
+    """Warnings about holders of yet another value; raises where the password is not meant to be lost."""
+    others = [name for name in disagreeing(stack, secret) if name != database]
+    if set(others) & set(touched) and not options.recover:
+        raise Refused(
+            f"The env file was changed since these services were made, and they hold another {options.key}: "
+            f"{', '.join(name for name in touched if name in others)}",
+            hint="Recreate them first (recreate.yml -e service=...), or put the right value back into the file; "
+            "recover: true goes on with what the file says.",
+        )
+    return [f"{name} holds another {options.key} than the env file says" for name in others]
+
+
+def _guard(
+    stack: Stack, options: PgOptions, services: Sequence[str], others: Sequence[str], database: str
+) -> list[str]:
+    """Warnings about what is forced or pending; raises, with every reason at once, where something forbids it."""
+    what = f"{options.key} is not rotated"
+    idle = [name for name in others if not check_active(stack, name)]
+    touched = [*services, *(name for name in others if name not in idle and name != database)]
+    missing, changing, pending = check_replacement(stack, [*services, *(name for name in others if name != database)])
+    if missing:
+        raise refuse(missing, what=what, forcible=False)
+    ill = check_well(stack, touched)
+    reasons = [*check_guards(stack, options.guards), *([] if options.recover else ill), *changing]
+    if reasons and not options.force:
+        raise refuse(reasons, what=what)
+    return [
+        *(f"Forced although: {reason}" for reason in reasons),
+        *(ill if options.recover else ()),
+        *(f"{name} does not run: it gets the new password and stays stopped" for name in idle),
+        *pending,
+    ]
+
+
+def _database(
+    stack: Stack, options: PgOptions, secret: EnvSecret, server: Server, clients: Sequence[str]
+) -> tuple[bool, list[str]]:
+    """Whether the database accepts the current password, and warnings; raises where a new one would not work."""
+    what = f"{options.key} is not rotated"
+    try:
+        if server.takes_anything():
+            raise Refused(
+                f"{what}: the database lets {options.role} in from this host with any password (trust), so that "
+                "nothing can be proved",
+                hint="Reach it another way (host), or let pg_hba.conf say scram-sha-256 for this host.",
+            )
+        known = server.accepts(secret.value)
+        if not known and not options.recover:
+            raise _wrong_password(options, server, what)
+        facts = server.look(secret.value if known else None)
+    except LoginFailed as exc:
+        hint = exc.hint or "Mend the database first (docker logs shows why)."
+        raise Refused(f"{what}: {exc.msg}", hint=hint) from exc
+    except OpsError as exc:
+        if isinstance(exc, InvalidInput):
+            raise
+        raise Refused(f"{what}: {exc.msg}", hint=exc.hint) from exc
+    addresses = [
+        address for found in stack.containers_of(clients).values() for item in found for address in item.addresses
+    ]
+    warnings = refuse_unless_usable(facts, options.target, addresses)
+    if not known:
+        warnings.append(f"The database does not accept the env file's {options.key}: it is set through the socket")
+    return known, warnings
+
+
+def _wrong_password(options: PgOptions, server: Server, what: str) -> Refused:
+    """The error for a password that the database refuses; the socket, where it lets us look, tells more."""
+    facts: Facts | None = None
+    with contextlib.suppress(OpsError):
+        facts = server.look(None)
+    if facts is not None:
+        refuse_unless_usable(facts, options.target, ())
+    return Refused(
+        f"{what}: the database refuses the current password of {options.role} that the env file has"
+        + ("" if facts else " (or has no such role)"),
+        hint="Write the right one into the env file, or set a new one through the container's socket with "
+        "recover: true (-e recover=true).",
+    )
