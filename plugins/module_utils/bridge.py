@@ -122,9 +122,9 @@ def run_module(
     module = AnsibleModule({**stack_spec(), **argument_spec}, supports_check_mode=True)
     context = Context(dict(module.params), module.check_mode, Clock(), Runner())
     for name in hides:
-        # Ansible would mask these words wherever they stand: a value "titan" in every service's name, too.
+        # Ansible would mask short words, too, wherever they stand: a value "titan" in every service's name.
         module.params[name] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-        module.no_log_values = set()
+        module.no_log_values = {value for value in module.no_log_values if len(value) >= 8}
 
     def record(outcome: Mapping[str, Any] | Exception) -> None:
         if history and not module.check_mode:

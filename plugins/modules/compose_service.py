@@ -14,7 +14,8 @@ author:
 description:
   - Brings the whole stack, or some services of it, into a state and waits until they are healthy.
   - Only the named services are touched unless O(dependencies) says otherwise.
-  - A service that does not come up fails the task, with the last lines of its log (secrets masked).
+  - A service that does not come up fails the task, with the last lines of its log (secrets masked) and the state of all
+    services concerned.
   - While an operation that was interrupted left its journal, nothing is started. That operation's next run ends it.
 extends_documentation_fragment:
   - titan.ops.stack
@@ -32,7 +33,8 @@ options:
       - V(started) creates what is missing, replaces what differs from the Compose and env files, and starts the rest.
       - V(stopped) stops containers and keeps them.
       - V(restarted) stops and starts the same containers. Neither configuration nor environment is read again.
-      - V(recreated) replaces containers by new ones, which is how a changed env file reaches a process.
+      - V(recreated) replaces containers by new ones, which is how a changed env file reaches a process. Several are
+        stopped first, each before what it depends on.
     type: str
     choices: [started, stopped, restarted, recreated]
     default: started
@@ -54,7 +56,7 @@ options:
   stop_timeout:
     description:
       - Seconds that a container gets to stop before it is killed.
-      - By default what the Compose file declares, else 30.
+      - By default the longest that the Compose file declares for the services concerned, 30 for those without.
     type: float
 """
 

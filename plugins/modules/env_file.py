@@ -67,7 +67,7 @@ path:
   returned: success
   type: str
   sample: /opt/titan/compose/.env.prod
-keys:
+variables:
   description: The variables that have got (in check mode, would get) another value, those in RV(added) included.
   returned: success
   type: list
@@ -123,7 +123,7 @@ def operation(context: Context) -> dict:
     return {
         "changed": bool(change.keys),
         "path": change.file.real_path,
-        "keys": list(change.keys),
+        "variables": list(change.keys),
         "added": list(change.added),
         "proved_by": list(change.proved_by),
         "services": list(change.services),

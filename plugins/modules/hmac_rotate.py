@@ -149,7 +149,7 @@ key:
   returned: success
   type: str
   sample: HMAC_SECRET
-keys:
+variables:
   description: The variables of the env file that have the value, copies under other names included.
   returned: success
   type: list
@@ -214,7 +214,10 @@ log:
   elements: str
 """
 
+import functools
+
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.database.server import Server
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac import rotate
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_others
@@ -225,7 +228,8 @@ def operation(context: Context) -> dict:
     """Recover, plan, and outside of check mode apply."""
     options = HmacOptions.from_params(context.params)
     stack = context.open()
-    recover_others(stack, "hmac_rotate", check_mode=context.check_mode)
+    connector = functools.partial(Server, runner=context.runner)  # which holds the lock for as long as psql runs
+    recover_others(stack, "hmac_rotate", check_mode=context.check_mode, connector=connector)
     return rotate(stack, options, check_mode=context.check_mode, cancelled=lambda: context.cancelled)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pg_password
 short_description: Rotate the password of a stack's database role, as one transaction
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - Titan Ops (@titan-ops)
 description:
@@ -145,7 +145,7 @@ key:
   returned: success
   type: str
   sample: TITAN_DB_PASSWORD
-keys:
+variables:
   description: The variables of the env file that have the value, copies under other names included.
   returned: success
   type: list
@@ -217,7 +217,10 @@ log:
   elements: str
 """
 
+import functools
+
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.database.server import Server
 from ansible_collections.titan.ops.plugins.module_utils.rotation.pg import rotate
 from ansible_collections.titan.ops.plugins.module_utils.rotation.pg_options import PgOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_others
@@ -228,8 +231,15 @@ def operation(context: Context) -> dict:
     """Recover, plan, and outside of check mode apply."""
     options = PgOptions.from_params(context.params)
     stack = context.open()
+    connector = functools.partial(Server, runner=context.runner)  # which holds the lock for as long as psql runs
     recover_others(stack, "pg_password", check_mode=context.check_mode)
-    return rotate(stack, options, check_mode=context.check_mode, cancelled=lambda: context.cancelled)
+    return rotate(
+        stack,
+        options,
+        check_mode=context.check_mode,
+        cancelled=lambda: context.cancelled,
+        connector=connector,
+    )
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rotation_recover
 short_description: Finish or undo an interrupted rotation
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - Titan Ops (@titan-ops)
 description:
@@ -43,13 +43,22 @@ recovered:
   sample: {pg_password: undone}
 """
 
+import functools
+
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.database.server import Server
 from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_all
 
 
 def operation(context: Context) -> dict:
     """Recover whatever there is."""
-    found = recover_all(context.open(), check_mode=context.check_mode, socket=context.params["lost_password"])
+    connector = functools.partial(Server, runner=context.runner)  # which holds the lock for as long as psql runs
+    found = recover_all(
+        context.open(),
+        check_mode=context.check_mode,
+        socket=context.params["lost_password"],
+        connector=connector,
+    )
     told = "".join(f"{kind}: interrupted\n" for kind in found)
     return {"changed": bool(found), "recovered": found, "diff": {"before": told, "after": ""}}
 

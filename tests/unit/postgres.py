@@ -101,7 +101,8 @@ def running() -> Iterator[Postgres]:
     assert binaries is not None
     user = None
     if os.geteuid() == 0:
-        user = next(name for name in ("postgres", "nobody") if name in {entry.pw_name for entry in pwd.getpwall()})
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in names else "nobody"
     home = Path(tempfile.mkdtemp(prefix="titan-pg-"))
     if user:
         shutil.chown(home, user)

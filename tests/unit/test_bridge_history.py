@@ -100,7 +100,7 @@ def test_a_run_leaves_a_line_with_who_asked_for_it(
     src: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUDO_USER", "deploy")
-    done = module(lambda _context: {"changed": True, "keys": ["HMAC_SECRET"]})
+    done = module(lambda _context: {"changed": True, "variables": ["HMAC_SECRET"]})
     result = run(capsys, done, src, operator={"user": "alice", "job": 17, "job_template": "Rotate HMAC"})
     assert result["changed"] is True and result["warnings"] == []
     (line,) = history(src)
@@ -226,15 +226,15 @@ def test_env_file_sets_a_value_and_shows_none(src: Path, capsys: pytest.CaptureF
     assert path.read_text(encoding="utf-8") == "A=1\nSECRET=old-old-old\n"
     result = run(capsys, env_file.main, src, **options)
     assert path.read_text(encoding="utf-8") == "A=1\nSECRET=env\nNEW=7\n"
-    for key in ("changed", "keys", "added", "diff", "proved_by", "path", "services"):
+    for key in ("changed", "variables", "added", "diff", "proved_by", "path", "services"):
         assert planned[key] == result[key], key
     # a value that is an ordinary word does not make the result unreadable, and is not in what was asked either
-    assert result["path"] == str(path) and result["keys"] == ["SECRET", "NEW"] and result["added"] == ["NEW"]
+    assert result["path"] == str(path) and result["variables"] == ["SECRET", "NEW"] and result["added"] == ["NEW"]
     assert result["invocation"]["module_args"]["values"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
     (line,) = history(src)
     assert (line["operation"], line["keys"]) == ("env_file", ["SECRET", "NEW"])
     again = run(capsys, env_file.main, src, **options)
-    assert again["changed"] is False and again["keys"] == [] and len(history(src)) == 1
+    assert again["changed"] is False and again["variables"] == [] and len(history(src)) == 1
 
 
 def test_env_file_changes_nothing_while_a_rotation_is_interrupted(

@@ -103,7 +103,7 @@ def test_postgresql_itself_makes_the_same_verifiers(server: postgres.Postgres) -
     rng = random.Random(7677)
     pool = [*range(0x20, 0x7F), *range(0xA0, 0x250), *range(0x5D0, 0x5EB), *range(0x627, 0x64B), *range(0x2000, 0x2070)]
     pool += [*range(0x2150, 0x2180), *range(0x3040, 0x3100), *range(0xFB00, 0xFB07), 0xE000, 0xFFFD, 0x1F600, 0x221]
-    drawn = ["".join(chr(rng.choice(pool)) for _ in range(rng.randint(1, 6))) for _ in range(300)]
+    drawn = ["".join(chr(rng.choice(pool)) for _char in range(rng.randint(1, 6))) for _word in range(300)]
     passwords = [*STRANGE, *drawn]
     for password, theirs in zip(passwords, _servers_own(server, passwords)):
         salt = base64.b64decode(theirs.split("$")[1].split(":")[1])

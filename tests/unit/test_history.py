@@ -218,7 +218,7 @@ def test_many_writers_at_once_lose_nothing_and_share_no_generation(place: Path) 
         "    assert history.write(ended) == []\n"
     )
     command = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _process in range(4)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write(b"x")
@@ -304,7 +304,7 @@ def test_a_result_tells_what_the_line_needs() -> None:
     ended = concluded(
         {
             "changed": True,
-            "keys": ["HMAC_SECRET", "COPY"],
+            "variables": ["HMAC_SECRET", "COPY"],
             "interruption": {"titan-brain": {"until_started_seconds": 1.0, "until_healthy_seconds": 2.5}},
             "env_file": "/opt/titan/compose/.env.prod",
         }
@@ -392,7 +392,7 @@ def test_a_file_that_is_not_ours_is_replaced_by_one_that_can_be_read(place: Path
 
 def test_a_label_cannot_break_out_of_its_quotes(tmp_path: Path) -> None:
     sample = metrics.Sample(metrics.ROTATED, {"secret": 'a"b\\c\nd'}, 1.0)
-    for _ in range(2):
+    for _turn in range(2):
         metrics.export(str(tmp_path), "x", [sample])
     text = (tmp_path / "titan_x.prom").read_text(encoding="utf-8")
     assert text.splitlines()[-1] == 'titan_secret_rotated_timestamp_seconds{secret="a\\"b\\\\c\\nd"} 1.0'

@@ -295,7 +295,7 @@ def test_copies_under_other_names_change_along_and_are_told(host: Host) -> None:
     )
     host.remake(BRAIN, EXECUTION, OPSD)
     result = hmac.rotate(host.stack(), options())
-    assert result["keys"] == ["HMAC_SECRET", "TITAN_HMAC", "URL"]
+    assert result["variables"] == ["HMAC_SECRET", "TITAN_HMAC", "URL"]
     assert OLD not in host.env_file.read_text()
     new = host.environment(OPSD)["OPS_SECRET"]
     assert host.environment(BRAIN)["TITAN_HMAC"] == host.environment(BRAIN)["MINE"] == new

@@ -203,7 +203,7 @@ def test_options_out_of_range_are_refused_without_quoting_a_password(given: dict
 def test_a_password_that_is_made_has_the_length_and_the_alphabet_asked_for() -> None:
     assert len(PgOptions().new_password()) == 40
     assert set(PgOptions().new_password()) <= set(ALPHABET)
-    for _ in range(200):
+    for _attempt in range(200):
         password = PgOptions(length=60, alphabet="-_.~ab19").new_password()
         assert len(password) == 60
         assert set(password) <= set("-_.~ab19")
@@ -222,7 +222,7 @@ def test_the_plan_names_every_holder_and_leaves_the_database_itself_alone(run: R
         {"service": EXECUTION, "variables": ["DATABASE_URL", "TITAN_DB_PASSWORD"], "action": "switched"},
         {"service": DATABASE, "variables": ["POSTGRES_PASSWORD"], "action": "kept"},
     ]
-    assert planned["keys"] == ["TITAN_DB_PASSWORD", "DATABASE_URL"]
+    assert planned["variables"] == ["TITAN_DB_PASSWORD", "DATABASE_URL"]
     assert "role titan of titan-postgres (new secret)" in planned["diff"]["after"]
     assert "titan-postgres: POSTGRES_PASSWORD (old secret)" in planned["diff"]["after"]
     assert any("titan-postgres itself keeps the old password" in text for text in planned["warnings"])
@@ -232,8 +232,8 @@ def test_the_plan_names_every_holder_and_leaves_the_database_itself_alone(run: R
 
 def test_what_is_planned_is_what_is_done(run: Run) -> None:
     planned, done = run.rotate(check_mode=True), run.rotate()
-    assert {name: done[name] for name in ("holders", "steps", "keys")} == {
-        name: planned[name] for name in ("holders", "steps", "keys")
+    assert {name: done[name] for name in ("holders", "steps", "variables")} == {
+        name: planned[name] for name in ("holders", "steps", "variables")
     }
     assert NEW not in str(done) and OLD not in str(done)
     run.assert_one_secret(NEW)
@@ -574,19 +574,16 @@ def test_an_undo_that_the_database_refuses_keeps_the_journal(run: Run) -> None:
 # Recovery of any kind
 
 
-def test_an_interrupted_rotation_is_told_in_check_mode_and_recovered_by_a_run_of_the_other_kind(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_rotation_is_told_in_check_mode_and_recovered_by_a_run_of_the_other_kind(run: Run) -> None:
     kill_at(run.host, 12)
     with pytest.raises(Killed):
         run.rotate()
     let_live(run.host)
-    monkeypatch.setattr(recovery.pg.recover, "__kwdefaults__", {"socket": False, "connector": run.database.connect})
     stack = run.host.stack()
     assert recovery.recover_all(stack, check_mode=True) == {"pg_password": "interrupted"}
     with pytest.raises(Refused, match=r"another kind was found \(pg_password\)"):
         recovery.recover_others(stack, "hmac_rotate", check_mode=True)
-    recovery.recover_others(stack, "hmac_rotate", check_mode=False)
+    recovery.recover_others(stack, "hmac_rotate", check_mode=False, connector=run.database.connect)
     run.assert_one_secret(run.database.password)
     assert recovery.recover_all(run.host.stack()) == {}
 

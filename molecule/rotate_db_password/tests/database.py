@@ -16,12 +16,11 @@ HOLDERS = ("titan-brain", "titan-execution", "titan-ai-quant")
 
 def lets_in(droplet: Droplet, password: str, role: str = "titan") -> bool:
     """Whether the database takes a password from a stranger on its network; any other failure fails the test."""
-    done = droplet.host.run(
-        "bash -c %s",
-        "docker run --rm --interactive --env-file <(printf '%s\\n' " + shlex.quote(f"PGPASSWORD={password}") + ")"
-        " --network $(docker inspect titan-postgres --format '{{range $name, $net := .NetworkSettings.Networks}}{{$name}}{{end}}')"
-        f" titan/postgres:17 psql -X -h titan-postgres -U {role} -d titan_brain -Atc 'SELECT 1'",
-    )
+    [network] = droplet.inspect("titan-postgres")["NetworkSettings"]["Networks"]
+    login = f"psql -X -h titan-postgres -U {role} -d titan_brain -Atc 'SELECT 1'"
+    variable = shlex.quote(f"PGPASSWORD={password}")
+    script = f"docker run --rm --env-file <(echo {variable}) --network {network} titan/postgres:17 {login}"
+    done = droplet.host.run("bash -c %s", script)
     assert done.rc == 0 or "password authentication failed" in done.stderr, done.stderr
     return done.rc == 0
 

@@ -197,7 +197,8 @@ def test_a_password_changed_behind_our_back_refuses_and_is_mended_with_recover(d
 
 LONG = """
 import os, psycopg2
-made = psycopg2.connect(host="titan-postgres", dbname="titan_brain", user="titan", password=os.environ["TITAN_DB_PASSWORD"])
+password = os.environ["TITAN_DB_PASSWORD"]
+made = psycopg2.connect(host="titan-postgres", dbname="titan_brain", user="titan", password=password)
 cursor = made.cursor()
 cursor.execute("INSERT INTO brain_decisions (symbol, action, detail) VALUES ('X', 'HOLD', '{}')")
 cursor.execute("SELECT pg_sleep(300)")

@@ -30,9 +30,9 @@ def test_it_sets_values_and_predicts_who_gets_them(droplet: Droplet, kept: bytes
     assert droplet.sh(f"base64 -w0 {ENV_FILE}") == base64.b64encode(kept).decode()
     result = droplet.module("env_file", "--diff", "-vvv", values=values)
     assert result["changed"] and not result["failed"], result
-    for field in ("keys", "added", "services", "proved_by", "diff", "path"):
+    for field in ("variables", "added", "services", "proved_by", "path"):
         assert planned[field] == result[field], field
-    assert result["keys"] == list(values) and result["added"] == ["ODD_VALUE"]
+    assert result["variables"] == list(values) and result["added"] == ["ODD_VALUE"]
     assert result["proved_by"] == ["parser", "compose", "stack"]
     assert result["services"] == ["titan-ai-quant", "titan-brain", "titan-execution"]
     assert not any(text in str(result) for text in ("kimi-local", "http://titan-gpu", "$HOME"))

@@ -137,7 +137,7 @@ def conclude(
             name: float(times["until_healthy_seconds"]) for name, times in (facts.get("interruption") or {}).items()
         },
         secret=secret,
-        keys=tuple(facts.get("keys") or ()) if result == "ok" else (),
+        keys=tuple(facts.get("variables") or ()) if result == "ok" else (),
         recovered=tuple(recovered),
         error=error,
     )

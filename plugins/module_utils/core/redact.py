@@ -176,7 +176,7 @@ def _url_passwords(text: str) -> Iterator[str]:
     """
     for url in [part for word in text.split() for part in {word, *word.split(",")} if "://" in part]:
         rest = url.partition("://")[2]
-        for reach in {rest, re.split(r"[/?#]", rest, maxsplit=1)[0]}:
+        for reach in (rest, re.split(r"[/?#]", rest, maxsplit=1)[0]):
             password = reach.rpartition("@")[0].partition(":")[2]
             if password:
                 yield password

@@ -134,7 +134,7 @@ def rotate(
         result: dict[str, Any] = {
             "changed": True,
             "key": options.key,
-            "keys": list(planned.secret.keys),
+            "variables": list(planned.secret.keys),
             "env_file": planned.secret.file.real_path,
             "holders": planned.holders(),
             "steps": planned.steps(),

@@ -25,7 +25,7 @@ from .sessions import SessionWait, settle
 from .switch import Switch
 from .transaction import Authority, Outcome, Transaction
 
-__all__ = ["JOURNAL", "apply", "interrupted", "recover", "rotate"]
+__all__ = ["JOURNAL", "Connector", "apply", "interrupted", "recover", "rotate"]
 
 JOURNAL = "pg_password"
 Connector = Callable[[Stack, Target], Server]
@@ -70,7 +70,7 @@ def rotate(
         result: dict[str, Any] = {
             "changed": True,
             "key": options.key,
-            "keys": list(planned.secret.keys),
+            "variables": list(planned.secret.keys),
             "role": options.role,
             "env_file": planned.secret.file.real_path,
             "holders": planned.holders(),

@@ -108,7 +108,7 @@ class PgOptions:
         if self.password is not None:
             return self.password
         first = [char for char in self.alphabet if char in ALPHABET]
-        rest = [secrets.choice(self.alphabet) for _ in range(self.length - 1)]
+        rest = [secrets.choice(self.alphabet) for _place in range(self.length - 1)]
         return secrets.choice(first) + "".join(rest)
 
     def _check_recipe(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..compose.stack import Stack
 from ..core.errors import Refused
+from ..database.server import Server
 from . import hmac, pg
 from .hmac_options import HmacOptions
 
@@ -16,13 +17,16 @@ __all__ = ["KINDS", "recover_all", "recover_others"]
 KINDS = (hmac.JOURNAL, pg.JOURNAL)
 
 
-def recover_all(stack: Stack, *, check_mode: bool = False, socket: bool = False) -> dict[str, str]:
+def recover_all(
+    stack: Stack, *, check_mode: bool = False, socket: bool = False, connector: pg.Connector = Server
+) -> dict[str, str]:
     """Recover each kind that left its journal.
 
     Args:
         stack: the stack.
         check_mode: only say which there are.
         socket: let the database's password be set through the container's socket.
+        connector: gives the database.
 
     Returns:
         By kind, what was done: finished, undone or superseded; interrupted in check mode.
@@ -35,12 +39,12 @@ def recover_all(stack: Stack, *, check_mode: bool = False, socket: bool = False)
         return {kind: "interrupted" for kind, asked in there.items() if asked(stack)}
     done = {
         hmac.JOURNAL: hmac.recover(stack, HmacOptions()),
-        pg.JOURNAL: pg.recover(stack, socket=socket),
+        pg.JOURNAL: pg.recover(stack, socket=socket, connector=connector),
     }
     return {kind: how for kind, how in done.items() if how}
 
 
-def recover_others(stack: Stack, kind: str, *, check_mode: bool) -> None:
+def recover_others(stack: Stack, kind: str, *, check_mode: bool, connector: pg.Connector = Server) -> None:
     """Before a rotation of one kind, recover the others; in check mode, refuse to plan over a half-done one.
 
     Raises:
@@ -57,4 +61,4 @@ def recover_others(stack: Stack, kind: str, *, check_mode: bool) -> None:
     elif kind == pg.JOURNAL:
         hmac.recover(stack, HmacOptions())
     else:
-        pg.recover(stack)
+        pg.recover(stack, connector=connector)
