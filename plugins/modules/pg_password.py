@@ -38,14 +38,14 @@ options:
   password:
     description:
       - The new password. Without it one is made on the managed host.
-      - From 16 to 256 letters, digits and C(. _ ~ -), for these survive every env file, URL, shell and SQL text.
+      - From 16 to 256 letters, digits and C(. _ -), for these survive every env file, URL, shell and SQL text.
     type: str
   length:
     description: Length of the password that is made, in characters.
     type: int
     default: 40
   alphabet:
-    description: Characters of the password that is made, out of letters, digits and C(. _ ~ -).
+    description: Characters of the password that is made, out of letters, digits and C(. _ -).
     type: str
     default: abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
   role:

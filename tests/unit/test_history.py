@@ -127,7 +127,11 @@ def test_a_recovery_is_told_although_the_run_itself_was_refused(place: Path) -> 
     assert first["secret"]["generation"] == 1
     assert (second["operation"], second["recovered"]) == ("rotate_db_password", "undone") and "secret" not in second
     assert third["result"] == "failed" and "secret" not in third
-    assert samples(place) == {'titan_secret_rotated_timestamp_seconds{secret="HMAC_SECRET"}': NOW + 1}
+    assert samples(place) == {
+        'titan_operation_last_success{operation="rotate_hmac"}': 1,
+        'titan_secret_rotated_timestamp_seconds{secret="HMAC_SECRET"}': NOW + 1,
+    }
+    assert samples(place, "rotate_db_password") == {'titan_operation_last_success{operation="rotate_db_password"}': 0}
     assert set(samples(place, "recover")) == {
         'titan_operation_last_run_timestamp_seconds{operation="recover"}',
         'titan_operation_last_success{operation="recover"}',

@@ -181,11 +181,12 @@ def test_options_that_are_not_given_have_the_runbooks_defaults() -> None:
         ({"password": "with-a-quote'-in-it"}, "would not survive"),
         ({"password": "n\u00efn\u00ef" * 8}, "would not survive"),
         ({"password": "-begins-with-a-dash"}, "must begin with a letter or a digit"),
-        ({"password": "~begins-with-a-tilde"}, "must begin with a letter or a digit"),
+        ({"password": "has-a-tilde~in-it-"}, "would not survive"),
+        ({"password": "_begins-with-another"}, "must begin with a letter or a digit"),
         ({"length": 15}, "length is 15 characters; it must be between 16 and 256"),
         ({"alphabet": "ab", "length": 20}, r"can be guessed \(20 bits"),
         ({"alphabet": "abc$"}, r"not survive every env file, URL, shell and SQL text: \$"),
-        ({"alphabet": "._~-"}, "no letter and no digit"),
+        ({"alphabet": "._-"}, "no letter and no digit"),
         ({"key": "A B"}, "key is not a variable name"),
         ({"stale": "x"}, "stale must be one of"),
         ({"on_session_timeout": "x"}, "on_session_timeout must be one of"),
@@ -204,10 +205,10 @@ def test_a_password_that_is_made_has_the_length_and_the_alphabet_asked_for() -> 
     assert len(PgOptions().new_password()) == 40
     assert set(PgOptions().new_password()) <= set(ALPHABET)
     for _attempt in range(200):
-        password = PgOptions(length=60, alphabet="-_.~ab19").new_password()
+        password = PgOptions(length=60, alphabet="-_.ab19x").new_password()
         assert len(password) == 60
-        assert set(password) <= set("-_.~ab19")
-        assert password[0] in "ab19"
+        assert set(password) <= set("-_.ab19x")
+        assert password[0] in "ab19x"
     assert PgOptions().new_password() != PgOptions().new_password()
 
 
@@ -359,7 +360,7 @@ def test_a_session_that_stays_undoes_the_rotation_and_is_named(run: Run) -> None
     with pytest.raises(OpsError) as caught:
         run.rotate(session_timeout=5)
     said = str(caught.value)
-    assert 'failed at "wait for their sessions to end": 1 sessions of the stopped services are still' in said
+    assert 'failed at "wait for their sessions to end": Sessions of the stopped services are still' in said
     assert "process 77 (titan-brain from 172.18.0.2, active, in a transaction for 65 s)" in said
     assert "on_session_timeout: terminate" in said
     assert run.host.clock.monotonic() - began < 15

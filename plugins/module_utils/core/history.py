@@ -189,8 +189,8 @@ class History:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o755)
         new = not os.path.lexists(self._path)
-        # Never through a link: the directory may belong to the user of the deployments. Never waiting for a FIFO.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        # Never through a link: the directory may belong to the user of the deployments.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o640)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -213,8 +213,11 @@ class History:
             *(Sample(INTERRUPTION, {**operation, "service": name}, out) for name, out in ended.interruption.items()),
         ]
         for item in ended.recovered:
-            if item.how == "finished":  # in the file of the operation that rotates it: it may be in one file only
-                export(directory, item.operation, [Sample(ROTATED, {"secret": item.secret}, ended.moment)])
+            finished = item.how == "finished"
+            told = [Sample(SUCCESS, {"operation": item.operation}, float(finished))]
+            if finished:  # in the file of the operation that rotates it: a secret's date may stand in one file only
+                told.append(Sample(ROTATED, {"secret": item.secret}, ended.moment))
+            export(directory, item.operation, told)
         if ended.rotated:
             samples.append(Sample(ROTATED, {"secret": ended.rotated}, ended.moment))
         export(directory, ended.operation, samples, instead=[INTERRUPTION] if ended.interruption else ())

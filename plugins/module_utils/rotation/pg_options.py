@@ -24,8 +24,9 @@ __all__ = ["ALPHABET", "ON_SESSION_TIMEOUT", "PgOptions"]
 
 ON_SESSION_TIMEOUT = ("undo", "terminate", "continue")
 ALPHABET = string.ascii_letters + string.digits
-# What no dotenv file, URL (RFC 3986, 2.3), shell or SQL text gives a meaning to, beyond a first letter.
-_SAFE = ALPHABET + "._~-"
+# What no dotenv file, URL (RFC 3986, 2.3), shell or SQL text gives a meaning to, beyond a first letter. Not the tilde:
+# it would be written in quotes, which some readers of env files take for part of the value.
+_SAFE = ALPHABET + "._-"
 _SHORTEST, _LONGEST = 16, 256
 _ENOUGH_BITS = 96
 _BRAIN_HEALTH = Probe.from_params({"service": "titan-brain", "port": 3100, "path": "/health"})
@@ -116,7 +117,7 @@ class PgOptions:
         if unsafe:
             raise InvalidInput(
                 f"alphabet has characters that would not survive every env file, URL, shell and SQL text: {unsafe}",
-                hint="Use letters, digits and . _ ~ - only.",
+                hint="Use letters, digits and . _ - only.",
             )
         if not set(self.alphabet) & set(ALPHABET):
             raise InvalidInput("alphabet has no letter and no digit, with which a password begins")
@@ -140,7 +141,7 @@ def _check_given(password: str) -> None:
     if set(password) - set(_SAFE):
         raise InvalidInput(
             "The given password has characters that would not survive every env file, URL, shell and SQL text",
-            hint="Use letters, digits and . _ ~ - only, or leave it out: then one is made.",
+            hint="Use letters, digits and . _ - only, or leave it out: then one is made.",
         )
     if password[0] not in ALPHABET:
         raise InvalidInput("The given password must begin with a letter or a digit, or a shell gives it a meaning")

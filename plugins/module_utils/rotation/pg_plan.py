@@ -122,8 +122,9 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
     warnings += _disagreement(stack, options, secret, [*services, *stale], database)
     # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
     swapped(secret.file.data, options.key, secret.value, options.password or "x" * options.length)
-    warnings += _guard(stack, options, services, [*stale, *first], database)
+    # The database first: of a wrong password there, services that are not well are only the consequence.
     known, seen = _database(stack, options, secret, server, [*services, *stale])
+    warnings += _guard(stack, options, services, [*stale, *first], database)
     if database in secret.services() and not first:
         warnings.append(
             f"{database} itself keeps the old password in its environment, where it counts only for a new volume; the "

@@ -66,7 +66,7 @@ def settle(
         told = "; ".join(str(item) for item in left)
         if options.on_session_timeout == "undo":
             raise OpsError(
-                f"{len(left)} sessions of the stopped services are still in the database after "
+                "Sessions of the stopped services are still in the database after "
                 f"{options.session_timeout:g} seconds: {told}",
                 hint="Let them end, or end them (on_session_timeout: terminate; what they have not committed is lost), "
                 "or wait longer (session_timeout), or leave them alone (on_session_timeout: continue).",
