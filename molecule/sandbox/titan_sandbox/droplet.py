@@ -92,7 +92,7 @@ def _create(image: str) -> None:
     run(["docker", "volume", "rm", "--force", VOLUME], what="removing an earlier Droplet's volume")
     probe = run(["docker", "run", "--rm", "--privileged", "--entrypoint", "/bin/true", image], check=False)
     privileges = ["--privileged"] if probe.returncode == 0 else _UNPRIVILEGED
-    options = [f"--name={CONTAINER}", f"--hostname={CONTAINER}", "--cgroupns=private", *privileges]
+    options = [f"--name={CONTAINER}", "--hostname=titan-droplet", "--cgroupns=private", *privileges]
     options += ["--tmpfs=/run", "--tmpfs=/run/lock", f"--volume={VOLUME}:/var/lib/docker"]
     options += [f"--publish=127.0.0.1:{ssh_port()}:22"]
     say(f"creating the Droplet ({'privileged' if probe.returncode == 0 else 'without full privileges: not to be had'})")

@@ -21,8 +21,9 @@ KNOWN_HOSTS = STATE / "known_hosts"
 CACHE = CHECKOUT / ".cache"
 
 SUITE = "trixie"
-CONTAINER = "titan-droplet"
-VOLUME = "titan-droplet-docker"
+# Another name and port (SANDBOX_SSH_PORT) make a second Droplet, for another checkout at the same time.
+CONTAINER = os.environ.get("SANDBOX_NAME") or "titan-droplet"
+VOLUME = f"{CONTAINER}-docker"
 BASE_IMAGE = "titan-sandbox/base"
 DROPLET_IMAGE = "titan-sandbox/droplet"
 # On every image and container made here: what it was made from. The same inputs need no new build.

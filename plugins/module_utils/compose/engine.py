@@ -10,6 +10,7 @@ import functools
 import glob
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,14 +49,24 @@ def connect(docker_host: str) -> Engine:
             hint="Install the package python3-docker (bootstrap.yml does).",
         )
     try:
+        _knock(docker_host)
         api = docker.APIClient(base_url=docker_host, version="auto", timeout=120)
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
+    except (OSError, docker.errors.DockerException, requests.exceptions.RequestException) as exc:
         raise OpsError(
             f"The Docker Engine does not answer at {docker_host}: {_reason(exc)}",
             state="Nothing was changed.",
             hint="Start it (systemctl start docker), or name the right socket with docker_host.",
         ) from exc
     return Engine(api)
+
+
+def _knock(docker_host: str) -> None:
+    """The SDK leaves its socket open when nobody answers (docker 7.1, UnixHTTPConnection.connect); this does not."""
+    scheme, _separator, path = docker_host.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+            knocking.settimeout(10)
+            knocking.connect("/" + path.lstrip("/"))
 
 
 class Engine:
