@@ -89,10 +89,13 @@ class Context:
             docker_host=params["docker_host"],
         )
 
-    def open(self) -> Stack:
-        """Locate and read the stack."""
-        self.stack = open_stack(self.options(), runner=self.runner, clock=self.clock)
-        return self.stack
+    def open(self, *, read: bool = True) -> Stack:
+        """Locate the stack, and read its files, unless something is to be done before that."""
+        stack = open_stack(self.options(), runner=self.runner, clock=self.clock)
+        if read:
+            stack.load_model()
+        self.stack = stack
+        return stack
 
 
 Operation = Callable[[Context], "dict[str, Any]"]

@@ -115,14 +115,14 @@ from ansible_collections.titan.ops.plugins.module_utils.core.journal import inte
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params = context.params
-    stack = context.open()
-    interrupted = interrupted_operations(stack.options.state_path)
+    interrupted = interrupted_operations(context.options().state_path)
     if interrupted and params["state"] != "stopped":
         raise Refused(
             f"An interrupted operation was found ({', '.join(interrupted)}): starting services now could leave two "
             "halves of the stack with different secrets",
             hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
         )
+    stack = context.open()
     planned = plan(stack, params["state"], params["services"], dependencies=params["dependencies"])
     actions = planned.actions
     if not context.check_mode:

@@ -230,7 +230,7 @@ from ansible_collections.titan.ops.plugins.module_utils.rotation.spec import pg_
 def operation(context: Context) -> dict:
     """Recover, plan, and outside of check mode apply."""
     options = PgOptions.from_params(context.params)
-    stack = context.open()
+    stack = context.open(read=False)  # an interrupted rotation is recovered whatever the files say by now
     connector = functools.partial(Server, runner=context.runner)  # which holds the lock for as long as psql runs
     recover_others(stack, "pg_password", check_mode=context.check_mode)
     return rotate(

@@ -54,7 +54,7 @@ def operation(context: Context) -> dict:
     """Recover whatever there is."""
     connector = functools.partial(Server, runner=context.runner)  # which holds the lock for as long as psql runs
     found = recover_all(
-        context.open(),
+        context.open(read=False),  # whatever the files say by now
         check_mode=context.check_mode,
         socket=context.params["lost_password"],
         connector=connector,

@@ -26,7 +26,7 @@ from ansible_collections.titan.ops.plugins.module_utils.compose.dotenv import pa
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import Engine
 from ansible_collections.titan.ops.plugins.module_utils.compose.project import Project, StackOptions
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.tests.unit.fakes import FakeClock
 
 OLD = "0" * 8 + "old" + "0" * 53
@@ -80,6 +80,7 @@ class Host:
         images: the ids that images have by now, where it is not the one that the services were made from.
         unable: services whose containers cannot start while this returns True for them.
         sick: services whose containers become unhealthy while this returns True for them.
+        broken: whether Compose refuses the Compose file, as after somebody's edit.
     """
 
     def __init__(self, src: Path) -> None:
@@ -93,6 +94,7 @@ class Host:
         self.at: Callable[[int, str], None] = lambda number, name: None
         self.unable: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
         self.sick: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
+        self.broken = False
         self.address = "172.18.0.2"
         self._made = 0
         (src / "compose").mkdir(parents=True)
@@ -107,14 +109,14 @@ class Host:
 
     # What the tests look at
 
-    def stack(self, **options: Any) -> Stack:
-        """A stack as a new process would open it."""
+    def stack(self, *, name: str | None = "titan-prod", **options: Any) -> Stack:
+        """A stack as a new process would open it, with the project's name as far as labels tell it."""
         engine = InTurn(Api(self))
         cli: Any = Cli(self)
         files, env_files = (str(self.src / "docker-compose.prod.yml"),), (str(self.env_file),)
         return Stack(
             StackOptions(project_src=str(self.src), **options),
-            Project(src=str(self.src), name="titan-prod", files=files, env_files=env_files),
+            Project(src=str(self.src), name=name, files=files, env_files=env_files),
             cli=cli,
             engine=engine,
             clock=self.clock,
@@ -154,6 +156,8 @@ class Host:
         self.at(len(self.operations), name)
 
     def config(self, *, interpolate: bool = True) -> dict[str, Any]:
+        if self.broken:
+            raise InvalidInput("Compose refuses the project: yaml: line 3", hint="Mend the Compose or env file.")
         values = parse(self.env_file.read_bytes()).resolve({})
         services: dict[str, Any] = {}
         for name, declared in SERVICES.items():
@@ -362,6 +366,7 @@ class Cli:
         assert recreate
         assert not start
         host = self._host
+        host.config()
         host.isolated.append(isolated)
         for service in services:
             scale = SERVICES[service].get("scale", 1)

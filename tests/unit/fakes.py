@@ -280,6 +280,8 @@ def stack(
     cli: Any = FakeCli(services, idle=idle)
     engine: Any = FakeEngine(containers)
     project = Project(src=src, name="titan-prod", files=(f"{src}/docker-compose.prod.yml",), env_files=(f"{src}/.env",))
-    return Stack(
+    made = Stack(
         StackOptions(project_src=src), project, cli=cli, engine=engine, clock=clock or FakeClock(), version="2.26.1"
     )
+    made.load_model()
+    return made

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac, transaction
 from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
+from ansible_collections.titan.ops.plugins.module_utils.rotation.frame import journal_of
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.switch import Switch
 from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, Host, Killed
@@ -160,4 +161,6 @@ def direct(
         carry=planned.carry,
         health_timeout=20,
     )
-    return transaction.Transaction(stack, hmac._journal(stack), switch, drain=drain, prove=prove, cancelled=cancelled)
+    return transaction.Transaction(
+        stack, journal_of(stack, hmac.JOURNAL), switch, drain=drain, prove=prove, cancelled=cancelled
+    )

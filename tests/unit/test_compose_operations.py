@@ -305,7 +305,7 @@ def test_what_is_predicted_is_what_happens(case: tuple[Any, ...], state: str) ->
     result = made([] if changes is None else [current("brain", **changes)])
     doing = DoingCli(SERVICES)
     doing.engine = result.engine
-    result.cli = doing  # type: ignore[assignment]
+    result._cli = doing  # type: ignore[assignment]
     result.clock.sleep(5)
     planned = plan(result, state, ["brain"])
     if predicted == "none" and state == "started" and changes:  # paused, or forever restarting: said at once

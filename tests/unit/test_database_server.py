@@ -71,7 +71,7 @@ def _container(status: str = "running") -> Container:
 def opened(running: postgres.Postgres, **target: Any) -> Server:
     """The server as the engine sees it, on a stack of nothing else."""
     stack: Any = types.SimpleNamespace(
-        model=types.SimpleNamespace(resolve=lambda name: name),
+        resolve=lambda name: name,
         containers_of=lambda services: {name: [_container()] for name in services},
         clock=Clock(),
         redact=Redactor(),

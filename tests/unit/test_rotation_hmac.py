@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
 from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
+from ansible_collections.titan.ops.plugins.module_utils.rotation.frame import interrupted
 from ansible_collections.titan.ops.plugins.module_utils.rotation.guards import Guard
 from ansible_collections.titan.ops.plugins.module_utils.rotation.hmac_options import Counter, HmacOptions
 from ansible_collections.titan.ops.plugins.module_utils.rotation.signed import SignedProbe
@@ -217,12 +218,12 @@ def test_the_new_secret_is_random_hexadecimal_of_the_length_asked_for(host: Host
 
 
 def test_an_interrupted_rotation_is_noticed(host: Host) -> None:
-    assert hmac.interrupted(host.stack()) is False
+    assert interrupted(host.stack(), hmac.JOURNAL) is False
     state = host.src / "state"
     state.mkdir()
     (state / "hmac_rotate.journal").write_text("{}")
     with pytest.raises(OpsError, match="another version"):
-        hmac.interrupted(host.stack())
+        interrupted(host.stack(), hmac.JOURNAL)
 
 
 # The whole operation
@@ -251,7 +252,7 @@ def test_check_mode_that_can_make_a_plan_warns_of_an_interrupted_rotation(host: 
     assert result["warnings"] == ["An interrupted rotation was found: a real run finishes or undoes it first."]
     assert result["recovered"] is None
     assert len(host.operations) == before
-    assert hmac.interrupted(host.stack())
+    assert interrupted(host.stack(), hmac.JOURNAL)
 
 
 def test_check_mode_that_cannot_make_a_plan_names_the_interruption_and_what_to_do(host: Host) -> None:

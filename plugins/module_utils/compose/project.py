@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..core.errors import InvalidInput, Refused
 from .container import Container
 
-__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "base_of", "locate", "secrets_file"]
+__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "base_of", "locate", "project_name", "secrets_file"]
 
 DEFAULT_FILE = "docker-compose.prod.yml"
 _SECRETS_FILE = "compose/.env.prod"
@@ -105,11 +105,7 @@ def locate(options: StackOptions, containers: Iterable[Container]) -> Project:
         InvalidInput: a directory or file is missing, or the containers tell of two projects, or of two sets of files.
     """
     src = options.project_src
-    if not os.path.isabs(src):
-        raise InvalidInput(f"project_src must be an absolute path, not {src}")
-    if not os.path.isdir(src):
-        raise InvalidInput(f"There is no project directory {src}", hint="Name the right one with project_src.")
-    mine = [item for item in containers if _belongs(item, src) and not item.one_off]
+    mine = _mine(options, containers)
     name = _name(options, src, mine)
     named = [item for item in mine if item.project == name]
     files = tuple(_absolute(src, path) for path in options.files) or _labelled_files(src, named)
@@ -125,6 +121,24 @@ def locate(options: StackOptions, containers: Iterable[Container]) -> Project:
             what = "is a dangling symlink" if os.path.islink(path) else "does not exist"
             raise InvalidInput(f"The env file {path} {what}", hint="Mend it, or name the right ones with env_files.")
     return Project(src=src, name=name, files=files, env_files=env_files)
+
+
+def project_name(options: StackOptions, containers: Iterable[Container]) -> str | None:
+    """The project's name as far as the operator and the labels tell it, whatever has become of its files.
+
+    Raises:
+        InvalidInput: there is no such directory, or the containers tell of two projects.
+    """
+    return _name(options, options.project_src, _mine(options, containers))
+
+
+def _mine(options: StackOptions, containers: Iterable[Container]) -> list[Container]:
+    src = options.project_src
+    if not os.path.isabs(src):
+        raise InvalidInput(f"project_src must be an absolute path, not {src}")
+    if not os.path.isdir(src):
+        raise InvalidInput(f"There is no project directory {src}", hint="Name the right one with project_src.")
+    return [item for item in containers if _belongs(item, src) and not item.one_off]
 
 
 def _name(options: StackOptions, src: str, mine: list[Container]) -> str | None:

@@ -18,7 +18,7 @@ from .cli import ComposeCli
 from .container import Container
 from .engine import Engine, connect
 from .model import Model
-from .project import Project, StackOptions, locate
+from .project import Project, StackOptions, locate, project_name
 
 __all__ = ["DEFAULT_GRACE", "Stack", "open_stack"]
 
@@ -30,48 +30,106 @@ _CRASH_LOOP = 3
 
 
 class Stack:
-    """One Compose project, located and readable.
+    """One Compose project, located.
 
     Attributes:
         options: what the operator said.
         project: where it is.
-        name: the Compose project's name.
-        cli: Compose with the project's arguments.
         engine: the Docker Engine.
-        compose_version: the version of Compose.
+        compose_version: the version of Compose, once the files were read.
         redact: masks every secret that the stack's environments hold.
         recovered: the interrupted operations that were finished or undone, for the history.
     """
 
     def __init__(
-        self, options: StackOptions, project: Project, *, cli: ComposeCli, engine: Engine, clock: Clock, version: str
+        self,
+        options: StackOptions,
+        project: Project,
+        *,
+        cli: ComposeCli,
+        engine: Engine,
+        clock: Clock,
+        version: str = "",
+        trouble: OpsError | None = None,
     ) -> None:
         self.options = options
         self.project = project
-        self.cli = cli
         self.engine = engine
         self.clock = clock
         self.compose_version = version
         self.redact = cli.redact = Redactor()
         self.recovered: list[Recovered] = []
-        self.model = self.load_model()
-        self.name = project.name or self.model.name
+        self._cli = cli
+        self._trouble = trouble
+        self._model: Model | None = None
+        self._known_as: str | None = None
+
+    @property
+    def cli(self) -> ComposeCli:
+        """Compose with the project's arguments.
+
+        Raises:
+            OpsError: the project's files are not known.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        return self._cli
+
+    @property
+    def name(self) -> str:
+        """The Compose project's name: what the containers' labels say, else the journal, else Compose."""
+        return self.project.name or self._known_as or self.model.name
+
+    def known_as(self, name: str) -> None:
+        """Say what the project was called, for when there is no container left that tells."""
+        self._known_as = name
+
+    @property
+    def model(self) -> Model:
+        """What the Compose and env files say. They are read when this is first asked for, for an interrupted operation
+        must be undone whatever they say by then.
+
+        Raises:
+            OpsError: as ``load_model``.
+        """
+        return self._model or self.load_model()
 
     def load_model(self) -> Model:
         """Read the Compose and env files again.
 
         Raises:
-            InvalidInput: Compose refuses them.
+            InvalidInput: a file is missing, there is no Compose v2, or it refuses the files.
         """
-        config = self.cli.config(project=self.project.name)
-        raw = self.cli.config(interpolate=False, project=self.project.name)
-        model = Model.from_config(config, raw)
+        self._model = None
+        cli = self.cli
+        self.compose_version = self.compose_version or cli.check_version()
+        config = cli.config(project=self.project.name)
+        raw = cli.config(interpolate=False, project=self.project.name)
+        self._model = model = Model.from_config(config, raw)
         for service in model.services.values():
             for value in secret_values(service.environment):
                 self.redact.add(value)
         # A password may be an ordinary word: what everybody may see is shown all the same.
         self.redact.allow([*_names(model), self.project.src, *self.project.files, *self.project.env_files])
         return model
+
+    def forget_model(self) -> None:
+        """Let the files be read again when they are next asked for."""
+        self._model = None
+
+    def resolve(self, name: str) -> str:
+        """The service meant by a service or container name; of one that has a container, its labels tell.
+
+        Raises:
+            InvalidInput: there is none, or the files cannot be read.
+        """
+        if self._model is None:
+            found = {
+                str(item.service) for item in self.containers() if item.service and name in (item.service, item.name)
+            }
+            if len(found) == 1:
+                return found.pop()
+        return self.model.resolve(name)
 
     def containers(self) -> list[Container]:
         """The project's containers, those of ``docker compose run`` left out."""
@@ -106,7 +164,7 @@ class Stack:
 
         Of its environment every value is masked that may be a secret, whatever it is called.
         """
-        names = _names(self.model)
+        names = self._words()
         try:
             image = self.engine.image_environment(container.image_id) or {}
             raw = self.engine.logs(container.id, tail=lines)
@@ -114,6 +172,14 @@ class Stack:
             image, raw = {}, [f"(no log: {exc.msg})"]
         redact = Redactor(all_values(container.environment, image=image, names=names), public=names)
         return [self.redact(redact(line)) for line in raw]
+
+    def _words(self) -> set[str]:
+        """Words of the stack that are no secret, also while its files cannot be read."""
+        try:
+            return _names(self.model)
+        except OpsError:
+            words = {text for item in self.containers() for text in (item.project, item.service, item.name, item.image)}
+            return {text for text in words if text}
 
     def wait_well(self, services: Sequence[str], *, timeout: float, healthy: bool = True) -> dict[str, Container]:
         """Wait until every service's containers run and, where they have a health check, pass it.
@@ -208,15 +274,20 @@ def _names(model: Model) -> set[str]:
 def open_stack(
     options: StackOptions, *, runner: Runner, clock: Clock, connector: Callable[[str], Engine] = connect
 ) -> Stack:
-    """Locate and read the stack.
+    """Locate the stack; its files are read when something asks what they say.
 
     Raises:
-        OpsError: Docker does not run, there is no Compose v2, a file is missing, or Compose refuses the project.
+        OpsError: Docker does not run, there is no such directory, or it cannot be told which project is meant.
     """
     if not options.project_src.startswith("/"):
         raise InvalidInput(f"project_src must be an absolute path, not {options.project_src}")
     engine = connector(options.docker_host)
-    project = locate(options, engine.project_containers())
+    containers = engine.project_containers()
+    trouble = None
+    try:
+        project = locate(options, containers)
+    except InvalidInput as exc:  # told to whoever asks for the files, and not to one who only undoes
+        project, trouble = Project(options.project_src, project_name(options, containers), (), ()), exc
     cli = ComposeCli(
         runner,
         project_src=project.src,
@@ -225,5 +296,4 @@ def open_stack(
         profiles=options.profiles,
         docker_host=options.docker_host,
     )
-    version = cli.check_version()
-    return Stack(options, project, cli=cli, engine=engine, clock=clock, version=version)
+    return Stack(options, project, cli=cli, engine=engine, clock=clock, trouble=trouble)

@@ -129,13 +129,15 @@ class Server:
     def __init__(self, stack: Stack, target: Target, *, runner: Runner | None = None) -> None:
         self._stack = stack
         self._target = target
-        self._service = stack.model.resolve(target.service)
+        self._resolved: str | None = None
         self._runner = runner or Runner()
 
     @property
     def name(self) -> str:
         """The database's Compose service."""
-        return self._service
+        if self._resolved is None:  # asked for late: a server may be needed while the Compose files cannot be read
+            self._resolved = self._stack.resolve(self._target.service)
+        return self._resolved
 
     def running(self) -> bool:
         """Whether its container runs."""
@@ -147,13 +149,13 @@ class Server:
         Raises:
             OpsError: there is none, or it does not come up.
         """
-        found = self._stack.containers_of([self._service])[self._service]
+        found = self._stack.containers_of([self.name])[self.name]
         idle = [item.id for item in found if not item.running and item.status != "restarting"]
         if not found:
-            raise OpsError(f"The database {self._service} has no container (docker compose up -d {self._service})")
+            raise OpsError(f"The database {self.name} has no container (docker compose up -d {self.name})")
         if idle:
             self._stack.engine.start_together(idle)
-            self._stack.wait_well([self._service], timeout=timeout)
+            self._stack.wait_well([self.name], timeout=timeout)
         return bool(idle)
 
     def accepts(self, password: str, *, timeout: float = 0) -> bool:
@@ -252,13 +254,13 @@ class Server:
         """
         target = self._target
         host, port = (target.host, target.port) if target.host else self._reachable()
-        return Endpoint(self._service, host, port, target.database, target.role)
+        return Endpoint(self.name, host, port, target.database, target.role)
 
     def _reachable(self) -> tuple[str, int]:
         """The container's own address, else where the host publishes its port."""
         container, port = self._container(), self._target.port
         if container is None:
-            raise LoginFailed(f"The database {self._service} does not run", passing=True)
+            raise LoginFailed(f"The database {self.name} does not run", passing=True)
         if container.addresses:
             return container.addresses[0], port
         for item in container.ports:
@@ -266,10 +268,10 @@ class Server:
                 return (item.host_ip if item.host_ip not in (None, "0.0.0.0", "::") else "127.0.0.1"), item.host_port
         if container.address:  # host networking
             return container.address, port
-        raise LoginFailed(f"The database {self._service} has neither a network address nor a published port {port}")
+        raise LoginFailed(f"The database {self.name} has neither a network address nor a published port {port}")
 
     def _container(self) -> Container | None:
-        found = self._stack.containers_of([self._service])[self._service]
+        found = self._stack.containers_of([self.name])[self.name]
         return next((item for item in found if item.status == "running"), None)
 
     def _open(self, password: str | None) -> Access:
@@ -282,7 +284,7 @@ class Server:
         """The first way through the socket that works: as the image's superuser, as postgres, as the role itself."""
         container = self._container()
         if container is None:
-            raise OpsError(f"The database {self._service} does not run")
+            raise OpsError(f"The database {self.name} does not run")
         superuser = container.environment.get("POSTGRES_USER") or "postgres"
         failures = []
         for role in dict.fromkeys((superuser, "postgres", self._target.role)):

@@ -9,25 +9,24 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable
 
 from ..compose.stack import Stack
 from ..core.clock import wait_for
 from ..core.errors import InvalidInput, OpsError, Refused
-from ..core.history import Recovered
 from ..core.journal import Journal
 from ..health.http import request
-from .carry import CarryStore
 from .drain import DrainResult, backlog, drain
 from .envsecret import EnvSecret, disagreeing, read_secret, swapped
+from .frame import in_frame, journal_of, recover_interrupted
 from .guards import check_active, check_guards, check_replacement, check_well, refuse
 from .hmac_options import HmacOptions
-from .signed import prove_probe
+from .signed import SignedProbe, prove_probe
 from .switch import Switch
 from .transaction import Outcome, Transaction
 
-__all__ = ["HmacPlan", "apply", "counters", "interrupted", "plan", "recover", "rotate"]
+__all__ = ["JOURNAL", "HmacPlan", "apply", "counters", "plan", "recover", "rotate"]
 
 JOURNAL = "hmac_rotate"
 _STEPS = (
@@ -119,29 +118,18 @@ def rotate(
     Raises:
         OpsError: refused or failed; the message says what state the host is in.
     """
-    warnings: list[str] = []
-    recovered = None
-    if not check_mode:
-        recovered = recover(stack, options)
-        if recovered:
-            warnings.append(f"An interrupted rotation was found and {recovered} first.")
-    elif interrupted(stack):
-        warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
-    try:
+
+    def work(warnings: list[str]) -> dict[str, Any]:
         planned = plan(stack, options)
         warnings += planned.warnings
         before = counters(stack, options)
         result: dict[str, Any] = {
-            "changed": True,
-            "key": options.key,
             "variables": list(planned.secret.keys),
             "env_file": planned.secret.file.real_path,
             "holders": planned.holders(),
             "steps": planned.steps(),
             "diff": planned.diff(),
             "counters": {"before": before},
-            "recovered": recovered,
-            "warnings": warnings,
         }
         if not check_mode:
             outcome, drained = apply(stack, options, planned, cancelled=cancelled)
@@ -151,18 +139,10 @@ def rotate(
                 counters={"before": before, "after": _moving_counters(stack, options)},
             )
         return result
-    except OpsError as exc:
-        exc.facts["warnings"] = warnings
-        if isinstance(exc, InvalidInput) and recovered:
-            exc.state = f"An interrupted rotation was {recovered} by this run; beyond that nothing was changed"
-        if isinstance(exc, InvalidInput) and check_mode and interrupted(stack):
-            raise Refused(
-                f"An interrupted rotation of {options.key} was found, so that no plan can be made: {exc.msg}",
-                hint="Run the same playbook without --check: it finishes or undoes that rotation first. Do not start "
-                "services by hand before.",
-                facts=exc.facts,
-            ) from exc
-        raise
+
+    return in_frame(
+        stack, JOURNAL, options.key, check_mode=check_mode, recover=lambda: recover(stack, options), work=work
+    )
 
 
 def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
@@ -254,9 +234,13 @@ def apply(
         holders={holder.service: holder.variables for holder in secret.holders},
         carry=planned.carry,
         health_timeout=options.health_timeout,
+        context={
+            "probes": [asdict(replace(probe, service=stack.resolve(probe.service))) for probe in options.probes],
+            "stop_timeout": options.stop_timeout,
+        },
     )
     drained: list[DrainResult] = []
-    transaction = _transaction(stack, _journal(stack), options, switch, drained, cancelled)
+    transaction = _transaction(stack, journal_of(stack, JOURNAL), options, switch, drained, cancelled)
     return transaction.run(), drained[0] if drained else None
 
 
@@ -269,21 +253,15 @@ def recover(stack: Stack, options: HmacOptions) -> str | None:
     Raises:
         OpsError: neither was possible.
     """
-    journal = _journal(stack)
-    record = journal.load()
-    if record is None:
-        journal.end()
-        CarryStore.beside(journal.path, {}).clear()  # of a run that was killed when all was done but this
-        return None
-    done = _transaction(stack, journal, options, switch := Switch.from_record(record), []).recover()
-    stack.recovered.append(Recovered("rotate_hmac", switch.key, done))
-    stack.model = stack.load_model()  # it was read from the files as the interrupted run had left them
-    return done
 
+    def again(journal: Journal, switch: Switch) -> Transaction:
+        begun = options
+        if switch.context:  # as it was begun, not as this run was asked
+            probes = tuple(SignedProbe(**entry) for entry in switch.context["probes"])
+            begun = replace(options, probes=probes, stop_timeout=switch.context["stop_timeout"])
+        return _transaction(stack, journal, begun, switch, [])
 
-def interrupted(stack: Stack) -> bool:
-    """Whether an earlier rotation left its journal."""
-    return _journal(stack).load() is not None
+    return recover_interrupted(stack, JOURNAL, "rotate_hmac", again)
 
 
 def counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
@@ -335,7 +313,7 @@ def _transaction(
 
     def prove(right: str, wrong: str, services: Sequence[str]) -> None:
         for probe in options.probes:
-            if stack.model.resolve(probe.service) in services:
+            if stack.resolve(probe.service) in services:
                 prove_probe(stack, probe, right, wrong, timeout=min(60.0, switch.health_timeout))
 
     return Transaction(
@@ -347,10 +325,6 @@ def _transaction(
         cancelled=cancelled,
         stop_timeout=options.stop_timeout,
     )
-
-
-def _journal(stack: Stack) -> Journal:
-    return Journal(stack.options.state_path, JOURNAL)
 
 
 def _other_holders(options: HmacOptions, secret: EnvSecret, others: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Callable
 from ..compose.container import Container
 from ..compose.replica import recall, snapshot
 from ..compose.stack import Stack
+from ..core.redact import secret_values
 
 __all__ = ["Originals"]
 
@@ -35,6 +36,18 @@ class Originals:
         """Snapshots of the services' containers as they are now."""
         found = stack.containers_of(services)
         return cls(stack, {name: [snapshot(stack.engine, item.id) for item in items] for name, items in found.items()})
+
+    def conceal(self) -> None:
+        """Keep the secrets of their environments out of all messages."""
+        for taken in (item for items in self.taken.values() for item in items):
+            pairs = (entry.partition("=")[::2] for entry in taken["config"].get("Env") or [])
+            for value in secret_values(dict(pairs)):
+                self._stack.redact.add(value)
+
+    def stop_timeout(self, service: str) -> float | None:
+        """Seconds that Docker was told to give the service's containers to stop (stop_grace_period in Compose)."""
+        told = [taken["config"].get("StopTimeout") for taken in self.taken.get(service, ())]
+        return max((float(seconds) for seconds in told if seconds is not None), default=None)
 
     def has(self, container: Container) -> bool:
         """Whether it is one of these very containers, which never lost its own files."""

@@ -7,17 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Callable
 
 from ..compose.stack import Stack
-from ..core.errors import InvalidInput, OpsError, Refused
-from ..core.history import Recovered
 from ..core.journal import Journal
 from ..database.server import Server, Target
 from ..health.probe import Probe
-from .carry import CarryStore
 from .envsecret import swapped
+from .frame import in_frame, journal_of, recover_interrupted
 from .pg_options import PgOptions
 from .pg_plan import PgPlan, plan
 from .pg_proof import prove
@@ -25,7 +23,7 @@ from .sessions import SessionWait, settle
 from .switch import Switch
 from .transaction import Authority, Outcome, Transaction
 
-__all__ = ["JOURNAL", "Connector", "apply", "interrupted", "recover", "rotate"]
+__all__ = ["JOURNAL", "Connector", "apply", "recover", "rotate"]
 
 JOURNAL = "pg_password"
 Connector = Callable[[Stack, Target], Server]
@@ -56,20 +54,11 @@ def rotate(
     """
     if options.password:
         stack.redact.add(options.password)
-    warnings: list[str] = []
-    recovered = None
-    if not check_mode:
-        recovered = recover(stack, socket=options.recover, connector=connector)
-        if recovered:
-            warnings.append(f"An interrupted rotation was found and {recovered} first.")
-    elif interrupted(stack):
-        warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
-    try:
+
+    def work(warnings: list[str]) -> dict[str, Any]:
         planned = plan(stack, options, connector(stack, options.target))
         warnings += planned.warnings
         result: dict[str, Any] = {
-            "changed": True,
-            "key": options.key,
             "variables": list(planned.secret.keys),
             "role": options.role,
             "env_file": planned.secret.file.real_path,
@@ -77,8 +66,6 @@ def rotate(
             "not_stopped": list(planned.not_holding),
             "steps": planned.steps(),
             "diff": planned.diff(options.role),
-            "recovered": recovered,
-            "warnings": warnings,
         }
         if not check_mode:
             outcome, sessions = apply(stack, options, planned, cancelled=cancelled, connector=connector)
@@ -86,18 +73,15 @@ def rotate(
             if sessions and sessions.left:
                 warnings.append(f"Sessions that were open before go on with what they do: {'; '.join(sessions.left)}")
         return result
-    except OpsError as exc:
-        exc.facts["warnings"] = warnings
-        if isinstance(exc, InvalidInput) and recovered:
-            exc.state = f"An interrupted rotation was {recovered} by this run; beyond that nothing was changed"
-        if isinstance(exc, InvalidInput) and check_mode and interrupted(stack):
-            raise Refused(
-                f"An interrupted rotation of {options.key} was found, so that no plan can be made: {exc.msg}",
-                hint="Run the same playbook without --check: it finishes or undoes that rotation first. Do not start "
-                "services by hand before.",
-                facts=exc.facts,
-            ) from exc
-        raise
+
+    return in_frame(
+        stack,
+        JOURNAL,
+        options.key,
+        check_mode=check_mode,
+        recover=lambda: recover(stack, socket=options.recover, connector=connector),
+        work=work,
+    )
 
 
 def apply(
@@ -136,8 +120,8 @@ def apply(
         carry=planned.carry,
         health_timeout=options.health_timeout,
         context={
-            "target": asdict(options.target),
-            "probes": [asdict(probe) for probe in options.probes],
+            "target": asdict(replace(options.target, service=planned.database)),
+            "probes": [asdict(replace(probe, service=stack.resolve(str(probe.service)))) for probe in options.probes],
             "stop_timeout": options.stop_timeout,
         },
     )
@@ -151,7 +135,7 @@ def apply(
         password = secret.value if planned.password_known else None
         waited.append(settle(stack, server, options, password, addresses, applications))
 
-    transaction = _transaction(stack, switch, connector, settled, cancelled)
+    transaction = _transaction(stack, journal_of(stack, JOURNAL), switch, connector, settled, cancelled)
     return transaction.run(), waited[0] if waited else None
 
 
@@ -169,32 +153,21 @@ def recover(stack: Stack, *, socket: bool = False, connector: Connector = Server
     Raises:
         OpsError: none was possible.
     """
-    journal = _journal(stack)
-    record = journal.load()
-    if record is None:
-        journal.end()
-        CarryStore.beside(journal.path, {}).clear()  # of a run that was killed when all was done but this
-        return None
-    switch = Switch.from_record(record)
-    done = _transaction(stack, switch, connector, lambda: None, journal=journal, socket=socket).recover()
-    stack.recovered.append(Recovered("rotate_db_password", switch.key, done))
-    stack.model = stack.load_model()  # it was read from the files as the interrupted run had left them
-    return done
 
+    def again(journal: Journal, switch: Switch) -> Transaction:
+        return _transaction(stack, journal, switch, connector, lambda: None, socket=socket)
 
-def interrupted(stack: Stack) -> bool:
-    """Whether an earlier rotation left its journal."""
-    return _journal(stack).load() is not None
+    return recover_interrupted(stack, JOURNAL, "rotate_db_password", again)
 
 
 def _transaction(
     stack: Stack,
+    journal: Journal,
     switch: Switch,
     connector: Connector,
     settled: Callable[[], None],
     cancelled: Callable[[], bool] = lambda: False,
     *,
-    journal: Journal | None = None,
     socket: bool = False,
 ) -> Transaction:
     """From the switch alone, for a later run knows nothing else."""
@@ -219,7 +192,7 @@ def _transaction(
 
     return Transaction(
         stack,
-        journal or _journal(stack),
+        journal,
         switch,
         drain=None,
         prove=proved,
@@ -227,7 +200,3 @@ def _transaction(
         stop_timeout=context["stop_timeout"],
         authority=Authority(settle=settled, put=put, accepts=accepts),
     )
-
-
-def _journal(stack: Stack) -> Journal:
-    return Journal(stack.options.state_path, JOURNAL)

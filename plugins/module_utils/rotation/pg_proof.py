@@ -48,7 +48,7 @@ def prove(
         raise OpsError("The database accepts the other password, too: it does not ask for one, or trusts this host")
     stack.wait_well(services, timeout=timeout)
     for probe in probes:
-        service = stack.model.resolve(str(probe.service))
+        service = stack.resolve(str(probe.service))
         if service in services:
             _ask(stack, probe, service, timeout)
 

@@ -10,6 +10,7 @@ from ..compose.stack import Stack
 from ..core.errors import Refused
 from ..database.server import Server
 from . import hmac, pg
+from .frame import interrupted
 from .hmac_options import HmacOptions
 
 __all__ = ["KINDS", "recover_all", "recover_others"]
@@ -35,8 +36,7 @@ def recover_all(
         OpsError: one could not be recovered; its journal stays.
     """
     if check_mode:
-        there = {hmac.JOURNAL: hmac.interrupted, pg.JOURNAL: pg.interrupted}
-        return {kind: "interrupted" for kind, asked in there.items() if asked(stack)}
+        return {kind: "interrupted" for kind in KINDS if interrupted(stack, kind)}
     done = {
         hmac.JOURNAL: hmac.recover(stack, HmacOptions()),
         pg.JOURNAL: pg.recover(stack, socket=socket, connector=connector),

@@ -57,7 +57,7 @@ def prove_probe(stack: Stack, probe: SignedProbe, right: str, wrong: str, *, tim
     Raises:
         OpsError: no answer in time, the right secret is refused, or the wrong one is accepted.
     """
-    service = stack.model.resolve(probe.service)
+    service = stack.resolve(probe.service)
     where = f"{probe.method} {probe.path} of {service}"
     last = ["no answer"]
 

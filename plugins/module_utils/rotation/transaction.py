@@ -10,36 +10,27 @@ What differs between secrets is passed in: how traffic is drained, and how the n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Callable
 
 from ..compose.container import Container
 from ..compose.holders import carries, env_carries
 from ..compose.operations import must_isolate
-from ..compose.stack import Stack
+from ..compose.stack import DEFAULT_GRACE, Stack
 from ..core.errors import OpsError
 from ..core.files import read_regular, write_atomic
 from ..core.journal import Journal
 from .carry import CarryStore
 from .envsecret import current_value, put_back
 from .originals import Originals
+from .outcome import Outcome
 from .switch import Switch
 
 __all__ = ["Authority", "Outcome", "Transaction"]
 
 _AGAIN = "Mend the cause and run the same playbook again: it begins by recovering."
 _ACTIVE = ("running", "paused", "restarting")
-
-
-@dataclass
-class Outcome:
-    """What a transaction did; times in seconds."""
-
-    interruption: dict[str, dict[str, float]] = field(default_factory=dict)
-    skew_seconds: float | None = None
-    carried: dict[str, list[str]] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,6 +86,8 @@ class Transaction:
         self._authority = authority
         self._carry = CarryStore.beside(journal.path, switch.carry)
         self._originals = Originals(stack, journal.record.get("snapshots", {}))
+        if "project" in journal.record:  # nothing else may tell it when recovering
+            stack.known_as(journal.record["project"])
         self._stopping: dict[str, float] = {}
         self._failed_at = ""
         self._isolated = True
@@ -111,7 +104,8 @@ class Transaction:
         switch = self._switch
         self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
         self._originals = Originals.take(self._stack, switch.everyone)
-        self._journal.begin({"utc": self._stack.clock.utc(), "snapshots": self._originals.taken, **switch.to_record()})
+        found = {"utc": self._stack.clock.utc(), "project": self._stack.name, "snapshots": self._originals.taken}
+        self._journal.begin({**found, **switch.to_record()})
         try:
             self._quiesce()
             self._replace()
@@ -123,12 +117,15 @@ class Transaction:
     def recover(self) -> str:
         """Finish or undo what an interrupted run left, whichever is nearer by what is true now.
 
+        Where finishing would need Compose, and it refuses the files by now, it is undone, for that needs no Compose.
+
         Returns:
             "finished" or "undone", or "superseded" when somebody gave everyone a third value since.
 
         Raises:
             OpsError: none was possible; the journal stays for the next run.
         """
+        self._originals.conceal()
         try:
             # Somebody may have made or started containers before their files were in them.
             self._place(self._switch.everyone)
@@ -174,7 +171,7 @@ class Transaction:
         self._check_environment(everyone, switch.new, switch.old)
         self._stack.wait_well(self._provable(everyone), timeout=switch.health_timeout)
         self._prove(switch.new, switch.old, self._provable(everyone))
-        self._measure(wells)
+        self._outcome.measure(switch.services, wells, self._stopping)
         self._end()
         return self._outcome
 
@@ -247,7 +244,10 @@ class Transaction:
         self._create(services, isolated=must_isolate(self._stack, services))
 
     def _grace(self, service: str) -> float:
-        return self._stack.grace(service, self._stop_timeout)
+        """Seconds to stop: what its containers themselves were given, which needs no Compose file to be readable."""
+        own = self._originals.stop_timeout(service)
+        default = self._stop_timeout if self._stop_timeout is not None else DEFAULT_GRACE
+        return own if own is not None else default
 
     def _stop(self, services: Sequence[str]) -> None:
         graces: dict[str, float] = {}
@@ -356,23 +356,6 @@ class Transaction:
 
     def _file_says_new(self) -> bool:
         return read_regular(self._switch.env_file, what="env file").data == self._switch.new_data
-
-    def _measure(self, wells: Mapping[str, Container]) -> None:
-        """Interruptions: from the request to stop to the start and the first passed health check, by Docker's clock."""
-        started = []
-        for name in self._switch.services:
-            container = wells.get(name)
-            if container is None or container.started_at is None:
-                continue
-            started.append(container.started_at)
-            if name in self._stopping:
-                well = container.healthy_at or container.started_at
-                self._outcome.interruption[name] = {
-                    "until_started_seconds": round(container.started_at - self._stopping[name], 3),
-                    "until_healthy_seconds": round(well - self._stopping[name], 3),
-                }
-        if started:
-            self._outcome.skew_seconds = round(max(started) - min(started), 3)
 
     def _step(self, name: str) -> None:
         """Begin a step of the way forward, unless somebody wants us to end."""
