@@ -59,12 +59,18 @@ class Process:
 
 def new_host(src: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(src)
-    replace, unlink = os.replace, os.unlink
+    replace, rename, unlink = os.replace, os.rename, os.unlink
 
     def counted_replace(source: str, target: str, **kwargs: Any) -> None:
         if str(target).startswith(str(src)):
             made.do(f"write {os.path.basename(target)}")
         replace(source, target, **kwargs)
+
+    def counted_rename(source: str, target: str, **kwargs: Any) -> None:
+        """Of a file that was written before: it needs no space."""
+        if str(target).startswith(str(src)):
+            made.do(f"rename {os.path.basename(target)}")
+        rename(source, target, **kwargs)
 
     def counted_unlink(path: str, **kwargs: Any) -> None:
         ours = str(path).startswith(str(src)) and not str(path).endswith(".titan-new") and os.path.exists(path)
@@ -73,6 +79,7 @@ def new_host(src: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         unlink(path, **kwargs)
 
     monkeypatch.setattr(os, "replace", counted_replace)
+    monkeypatch.setattr(os, "rename", counted_rename)
     monkeypatch.setattr(os, "unlink", counted_unlink)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     return made

@@ -21,9 +21,14 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.core import files
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.files import (
+    NEW,
+    OLD,
     drop_staging,
     ensure_private_dir,
+    put_staged,
     read_regular,
+    restage,
+    stage,
     write_atomic,
 )
 
@@ -382,3 +387,45 @@ def test_a_hash_of_the_old_content_is_not_given_to_the_new_one(tmp_path: Path, m
     monkeypatch.setattr(files.os, "setxattr", lambda _fd, name, _value: given.append(name))
     write_atomic(str(path), b"new")
     assert given == ["security.selinux"]
+
+
+# Staged
+
+
+def test_what_is_staged_replaces_the_file_by_a_rename_with_the_mode_of_now(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    stage(str(path), b"new", mode=0o600)
+    stage(str(path), b"old", mode=0o600, name=OLD)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == [".file.titan-new", ".file.titan-old", "file"]
+    inode = (tmp_path / ".file.titan-new").stat().st_ino
+    owner = {"uid": os.getuid(), "gid": os.getgid()}
+    assert put_staged(str(path), b"another", mode=0o600, **owner, name=NEW) is False
+    assert put_staged(str(path), b"new", mode=0o640, **owner, name=NEW) is True
+    assert put_staged(str(path), b"new", mode=0o640, **owner, name=NEW) is False
+    assert (path.read_bytes(), mode(path), path.stat().st_ino) == (b"new", 0o640, inode)
+    assert drop_staging(str(path)) is True
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("data", [b"longer than it was", b"x"])
+def test_what_is_staged_may_say_something_else_in_its_own_space(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    assert restage(str(path), data, name=OLD) is False
+    stage(str(path), b"old", mode=0o600, name=OLD)
+    inode = (tmp_path / ".file.titan-old").stat().st_ino
+    assert restage(str(path), data, name=OLD) is True
+    assert (tmp_path / ".file.titan-old").read_bytes() == data
+    assert (tmp_path / ".file.titan-old").stat().st_ino == inode
+
+
+def test_a_link_in_the_place_of_what_was_staged_is_not_followed(tmp_path: Path) -> None:
+    path, victim = tmp_path / "file", tmp_path / "victim"
+    path.write_bytes(b"old")
+    victim.write_bytes(b"new")
+    (tmp_path / ".file.titan-new").symlink_to(victim)
+    assert restage(str(path), b"x", name=NEW) is False
+    assert put_staged(str(path), b"new", mode=0o600, uid=0, gid=0, name=NEW) is False
+    assert (path.read_bytes(), victim.read_bytes()) == (b"old", b"new")

@@ -315,7 +315,7 @@ def test_role_file_and_holders_end_with_the_new_password_and_the_role_is_told_fi
     run.assert_one_secret(NEW)
     done = [item for item in run.host.operations if "journal" not in item]
     stops = [done.index(f"stop {name}") for name in (BRAIN, EXECUTION)]
-    order = [*stops, done.index("ALTER ROLE"), done.index("write .env.prod"), done.index(f"start {BRAIN}")]
+    order = [*stops, done.index("ALTER ROLE"), done.index("rename .env.prod"), done.index(f"start {BRAIN}")]
     assert order == sorted(order)
     assert f"stop {DATABASE}" not in done
 
@@ -412,7 +412,7 @@ def failure_of(name: str) -> Exception:
         return OpsError(f"`docker compose up` failed: {name}")
     if name == "ALTER ROLE":
         return OpsError("The database titan-postgres refused: no")
-    if name.split()[0] in ("write", "delete"):
+    if name.split()[0] in ("write", "rename", "delete"):
         return OSError(28, "No space left on device")
     return docker.errors.APIError(f"cannot {name}")
 

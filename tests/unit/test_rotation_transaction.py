@@ -59,7 +59,7 @@ def test_the_order_of_what_is_done_is_the_designs(host: Host) -> None:
         "stop titan-brain",
         "stop titan-execution",
         f"write titan-execution-1{HALT.replace('/', '%')}.tar",
-        "write .env.prod",
+        "rename .env.prod",
         "Compose creates titan-brain",
         "Compose stops the old titan-brain",
         "Compose removes the old titan-brain",
@@ -77,10 +77,11 @@ def test_the_order_of_what_is_done_is_the_designs(host: Host) -> None:
         "Compose removes the old titan-opsd",
         "Compose renames the new titan-opsd",
         "start titan-opsd",
+        "delete ..env.prod.titan-old",
         f"delete titan-execution-1{HALT.replace('/', '%')}.tar",
     ]
     assert host.operations[0] == "write hmac_rotate.journal"
-    assert host.operations[host.operations.index("write .env.prod") - 1] == "write hmac_rotate.journal"
+    assert host.operations[host.operations.index("rename .env.prod") - 1] == "write hmac_rotate.journal"
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -178,7 +179,7 @@ def count(src: Path, monkeypatch: pytest.MonkeyPatch, chosen: HmacOptions) -> in
 def failure_of(name: str) -> Exception:
     if name.startswith("Compose"):
         return OpsError(f"`docker compose up` failed: {name}")
-    if name.split()[0] in ("write", "delete"):
+    if name.split()[0] in ("write", "rename", "delete"):
         return OSError(28, "No space left on device")
     return docker.errors.APIError(f"cannot {name}")
 
@@ -532,7 +533,7 @@ def test_a_docker_daemon_that_dies_at_any_time_is_survived(
 ) -> None:
     """From some operation on Docker and Compose refuse everything; later they are back, and the next run ends it."""
     total = count(tmp_path / "rehearsal", monkeypatch, options(group))
-    outlived(tmp_path, monkeypatch, group, total, ("write", "delete"))
+    outlived(tmp_path, monkeypatch, group, total, ("write", "rename", "delete"))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -540,12 +541,12 @@ def test_a_disk_that_fills_up_at_any_time_is_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
 ) -> None:
     total = count(tmp_path / "rehearsal", monkeypatch, options(group))
-    working = ("stop", "start", "remove", "delete", "Compose")
+    """It is the env file's and the journal's; Docker has its own."""
+    working = ("stop", "start", "remove", "create", "put", "rename", "delete", "Compose")
     undone = outlived(tmp_path, monkeypatch, group, total, working)
-    # As long as the env file is the old one, nothing needs to be written to go back.
-    before = [number for number, (_rolled_back, written) in undone.items() if not written]
-    assert before
-    assert all(undone[number][0] for number in before)
+    # Nothing needs to be written to go back.
+    assert {True, False} == {written for _rolled_back, written in undone.values()}
+    assert all(rolled_back for rolled_back, _written in undone.values())
 
 
 def outlived(
@@ -567,7 +568,7 @@ def outlived(
             Process(host, options(group)).rotate()
         except OpsError as exc:
             failed = str(exc)
-            ends[number] = (exc.facts["rolled_back"] is True, "write .env.prod" in host.operations[: number - 1])
+            ends[number] = (exc.facts["rolled_back"] is True, "rename .env.prod" in host.operations[: number - 1])
         let_live(host)
         if failed:
             done = Process(host, options(group)).recover()

@@ -10,13 +10,28 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import InvalidInput, OpsError
 
-__all__ = ["FileState", "drop_staging", "ensure_private_dir", "fsync_dir", "read_regular", "remove", "write_atomic"]
+__all__ = [
+    "NEW",
+    "OLD",
+    "FileState",
+    "drop_staging",
+    "ensure_private_dir",
+    "fsync_dir",
+    "put_staged",
+    "read_regular",
+    "remove",
+    "restage",
+    "stage",
+    "write_atomic",
+]
 
-_STAGING = ".titan-new"
+# What a staged file is for: what the file is to say, and what it is to say again when that is taken back.
+NEW, OLD = "new", "old"
 _ACL = "system.posix_acl_access"
 # Hashes and signatures of the old content (kernel's Integrity Measurement Architecture): wrong for any other.
 _OF_CONTENT = frozenset(("security.ima", "security.evm"))
@@ -84,9 +99,36 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, uid: int | None =
     Raises:
         OpsError: the file system refused; the old file is untouched.
     """
+    stage(path, data, mode=mode, uid=uid, gid=gid)
     real = os.path.realpath(path)
-    staging = _staging(real)
-    try:
+    with _told(path):
+        try:
+            os.replace(_staging(real, NEW), real)
+        except BaseException:
+            remove(_staging(real, NEW))
+            raise
+        fsync_dir(os.path.dirname(real))
+
+
+def stage(
+    path: str, data: bytes, *, mode: int = 0o600, uid: int | None = None, gid: int | None = None, name: str = NEW
+) -> None:
+    """Write a file's content beside it, durably, so that to put it in place needs no more space (``put_staged``).
+
+    Args:
+        path: the file.
+        data: its whole new content.
+        mode: its permission bits.
+        uid: its owner's id; by default that of the file.
+        gid: its group's id; by default that of the file.
+        name: what it is for, NEW or OLD.
+
+    Raises:
+        OpsError: the file system refused; nothing is left behind.
+    """
+    real = os.path.realpath(path)
+    staging = _staging(real, name)
+    with _told(path):
         try:
             old: os.stat_result | None = os.stat(real)
         except FileNotFoundError:
@@ -106,11 +148,65 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, uid: int | None =
                     _copy_attributes(real, stream.fileno())
                 os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
-            os.replace(staging, real)
         except BaseException:
             remove(staging)
             raise
+
+
+def restage(path: str, data: bytes, *, name: str) -> bool:
+    """Let a staged file say something else, in the space that it has already; tells whether that was possible."""
+    try:
+        fd = os.open(_staging(os.path.realpath(path), name), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(data)
+            stream.truncate()
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def put_staged(path: str, data: bytes, *, mode: int, uid: int, gid: int, name: str) -> bool:
+    """Put what was staged in place, if it is exactly this; a rename, which needs no space. Tells whether it was done.
+
+    Raises:
+        OpsError: the file system refused; the old file is untouched.
+    """
+    real = os.path.realpath(path)
+    staging = _staging(real, name)
+    try:
+        fd = os.open(staging, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with _told(path), os.fdopen(fd, "rb") as stream:
+        if stream.read() != data:  # a kill may have left half of it
+            return False
+        made = os.fstat(stream.fileno())
+        if (uid, gid) != (made.st_uid, made.st_gid):
+            os.fchown(stream.fileno(), uid, gid)
+        if mode != stat.S_IMODE(made.st_mode):
+            os.fchmod(stream.fileno(), mode)
+        os.rename(staging, real)
         fsync_dir(os.path.dirname(real))
+    return True
+
+
+def drop_staging(path: str) -> bool:
+    """Remove what is staged, or what a write left behind when it was killed; tells whether there was anything."""
+    real = os.path.realpath(path)
+    removed = [remove(_staging(real, name)) for name in (NEW, OLD)]
+    return any(removed)
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Says what the file system refused."""
+    try:
+        yield
     except OSError as exc:
         hint = "Free some space on that file system." if exc.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise OpsError(
@@ -118,11 +214,6 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, uid: int | None =
             state="The old file is untouched.",
             hint=hint,
         ) from exc
-
-
-def drop_staging(path: str) -> bool:
-    """Remove what a write of this file left behind when it was killed; tells whether there was anything."""
-    return remove(_staging(os.path.realpath(path)))
 
 
 def remove(path: str) -> bool:
@@ -213,8 +304,8 @@ def _attributes(file: str | int) -> list[str]:
         raise
 
 
-def _staging(real: str) -> str:
-    return os.path.join(os.path.dirname(real), "." + os.path.basename(real) + _STAGING)
+def _staging(real: str, name: str) -> str:
+    return os.path.join(os.path.dirname(real), f".{os.path.basename(real)}.titan-{name}")
 
 
 def _unreadable(path: str, what: str, exc: OSError) -> InvalidInput:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from ..compose.container import Container
 from ..compose.engine import Engine
+from ..core.errors import OpsError
 from ..core.files import ensure_private_dir, read_regular, write_atomic
 
 __all__ = ["CarryStore"]
@@ -28,16 +29,24 @@ class CarryStore:
     def __init__(self, directory: str, files: Mapping[str, Sequence[str]]) -> None:
         self._directory = directory
         self._files = {service: tuple(paths) for service, paths in files.items()}
+        self._memory: dict[str, bytes] = {}
 
     @classmethod
     def beside(cls, journal: str, files: Mapping[str, Sequence[str]]) -> CarryStore:
         """The store of the operation that keeps this journal."""
         return cls(journal + ".files", files)
 
-    def save(self, engine: Engine, service: str, container: Container) -> list[str]:
+    def save(self, engine: Engine, service: str, container: Container, *, durably: bool = True) -> list[str]:
         """Copy a container's files; what was saved of it before is replaced, and forgotten if gone now.
 
         A container that has never run may have files, too: those that it got from here, and may get yet.
+
+        Args:
+            engine: Docker.
+            service: the container's service.
+            container: as just read.
+            durably: fail where they cannot be written to disk. Without, this process keeps them then: on a full disk
+                the services must start again.
 
         Returns:
             The paths that were there.
@@ -45,15 +54,21 @@ class CarryStore:
         found = []
         for path in self._files.get(service, ()):
             target = self._path(service, container, path)
-            if container.started_at is None and os.path.exists(target):
+            if container.started_at is None and (target in self._memory or os.path.exists(target)):
                 continue
             archive = engine.read_archive(container.id, path)
+            self._memory.pop(target, None)
             if archive is None:
                 if os.path.exists(target):
                     os.unlink(target)
                 continue
-            ensure_private_dir(self._directory)
-            write_atomic(target, archive)
+            try:
+                ensure_private_dir(self._directory)
+                write_atomic(target, archive)
+            except OpsError:
+                if durably:
+                    raise
+                self._memory[target] = archive
             found.append(path)
         return found
 
@@ -62,8 +77,10 @@ class CarryStore:
         placed = []
         for path in self._files.get(service, ()):
             saved = self._path(service, container, path)
-            if os.path.exists(saved) and not (missing_only and engine.path_exists(container.id, path)):
-                engine.write_archive(container.id, os.path.dirname(path) or "/", read_regular(saved).data)
+            there = saved in self._memory or os.path.exists(saved)
+            if there and not (missing_only and engine.path_exists(container.id, path)):
+                archive = self._memory[saved] if saved in self._memory else read_regular(saved).data
+                engine.write_archive(container.id, os.path.dirname(path) or "/", archive)
                 placed.append(path)
         return placed
 

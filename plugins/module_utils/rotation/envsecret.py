@@ -17,13 +17,13 @@ from ..compose.dotenv import EnvFile, literal, parse, set_values
 from ..compose.holders import Holder, Literal, carries, find_holders, find_literals, find_outsiders
 from ..compose.project import secrets_file
 from ..compose.stack import Stack
-from ..core.errors import InvalidInput, Refused
-from ..core.files import FileState, drop_staging, read_regular, write_atomic
+from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.files import NEW, OLD, FileState, drop_staging, put_staged, read_regular, restage, stage, write_atomic
 
 # A random secret of this many characters stands nowhere by chance; a shorter one may.
 _TELLING = 16
 
-__all__ = ["EnvSecret", "current_value", "disagreeing", "put_back", "read_secret", "swapped"]
+__all__ = ["EnvSecret", "current_value", "disagreeing", "put_back", "put_new", "read_secret", "stage_both", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,39 @@ def swapped(data: bytes, key: str, old: str, new: str) -> bytes:
     return data
 
 
+def stage_both(path: str, *, old_data: bytes, new_data: bytes) -> None:
+    """Write both contents beside the env file, so that neither the switch nor its undo needs space on a full disk.
+
+    Raises:
+        OpsError: the file system refused; nothing is left behind.
+    """
+    state = read_regular(path, what="env file")
+    try:
+        for name, data in ((NEW, new_data), (OLD, old_data)):
+            stage(state.real_path, data, mode=state.mode, uid=state.uid, gid=state.gid, name=name)
+    except OpsError:
+        drop_staging(state.real_path)
+        raise
+
+
+def put_new(path: str, *, old_data: bytes, new_data: bytes) -> None:
+    """Replace the env file by what was staged for it.
+
+    Raises:
+        OpsError: somebody has edited it, or taken away what was staged.
+    """
+    state = read_regular(path, what="env file")
+    if state.data != old_data:
+        raise OpsError(f"{path} was edited by somebody else while the rotation was under way")
+    if not put_staged(state.real_path, new_data, mode=state.mode, uid=state.uid, gid=state.gid, name=NEW):
+        raise OpsError(f"The new content of {path} that lay beside it has gone or was altered")
+
+
 def put_back(path: str, *, old_data: bytes, new_data: bytes, key: str, old: str, new: str) -> bool:
     """Make the env file say the old value again; what other people changed since then is kept.
+
+    What was staged is put in place where it is right. Else the file is written, where possible in the staged file's
+    space, for the disk may be full. Nothing staged is left.
 
     Returns:
         Whether anything had to be changed.
@@ -172,7 +203,13 @@ def put_back(path: str, *, old_data: bytes, new_data: bytes, key: str, old: str,
             "and run the same playbook again: it sees that all agree.",
         )
     content = old_data if state.data == new_data else swapped(state.data, key, new, old)
-    write_atomic(state.real_path, content, mode=state.mode, uid=state.uid, gid=state.gid)
+    owner = {"mode": state.mode, "uid": state.uid, "gid": state.gid}
+    done = put_staged(state.real_path, content, **owner, name=OLD)
+    if not done and restage(state.real_path, content, name=OLD):
+        done = put_staged(state.real_path, content, **owner, name=OLD)
+    drop_staging(state.real_path)
+    if not done:
+        write_atomic(state.real_path, content, **owner)
     return True
 
 

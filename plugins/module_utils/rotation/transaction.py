@@ -12,17 +12,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 from ..compose.container import Container
 from ..compose.holders import carries, env_carries
 from ..compose.operations import must_isolate
 from ..compose.stack import DEFAULT_GRACE, Stack
-from ..core.errors import OpsError
-from ..core.files import read_regular, write_atomic
+from ..core.errors import OpsError, Refused
+from ..core.files import drop_staging, read_regular
 from ..core.journal import Journal
 from .carry import CarryStore
-from .envsecret import current_value, put_back
+from .envsecret import current_value, put_back, put_new, stage_both
 from .originals import Originals
 from .outcome import Outcome
 from .switch import Switch
@@ -105,7 +105,7 @@ class Transaction:
         self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
         self._originals = Originals.take(self._stack, switch.everyone)
         found = {"utc": self._stack.clock.utc(), "project": self._stack.name, "snapshots": self._originals.taken}
-        self._journal.begin({**found, **switch.to_record()})
+        self._begin({**found, **switch.to_record()})
         try:
             self._quiesce()
             self._replace()
@@ -113,6 +113,16 @@ class Transaction:
         except Exception as exc:  # whatever it is, a stack with half a secret must not stay
             failure = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
             raise self._rolled_back(failure) from exc
+
+    def _begin(self, record: dict[str, Any]) -> None:
+        """The journal, and what lets the rest do without more space; it is refused where that cannot be written."""
+        switch = self._switch
+        try:
+            self._journal.begin(record)
+            stage_both(switch.env_file, old_data=switch.old_data, new_data=switch.new_data)
+        except OpsError as exc:
+            self._journal.end()
+            raise Refused(f"The rotation of {switch.key} was not begun: {exc.msg}", hint=exc.hint) from exc
 
     def recover(self) -> str:
         """Finish or undo what an interrupted run left, whichever is nearer by what is true now.
@@ -196,10 +206,7 @@ class Transaction:
             self._step("set the role's password")
             self._authority.put(switch.new, switch.old)
         self._step("replace the env file")
-        state = read_regular(switch.env_file, what="env file")
-        if state.data != switch.old_data:
-            raise OpsError(f"{switch.env_file} was edited by somebody else while the rotation was under way")
-        write_atomic(switch.env_file, switch.new_data, mode=state.mode, uid=state.uid, gid=state.gid)
+        put_new(switch.env_file, old_data=switch.old_data, new_data=switch.new_data)
         self._step("create the new containers")
         self._create(switch.services, isolated=self._isolated)
         self._check_environment(switch.services, switch.new, switch.old)
@@ -307,7 +314,7 @@ class Transaction:
                 self._authority.put(switch.old, switch.new)
             self._originals.bring_back(
                 group,
-                save=lambda name, item: self._carry.save(self._stack.engine, name, item),
+                save=lambda name, item: self._carry.save(self._stack.engine, name, item, durably=False),
                 grace=self._grace,
             )
             self._place(group)
@@ -372,6 +379,7 @@ class Transaction:
         return self._outcome.steps[-1] if self._outcome.steps else "begin"
 
     def _end(self) -> None:
+        drop_staging(self._switch.env_file)  # before the journal goes, which alone tells where it is
         self._journal.end()
         self._carry.clear()
 
