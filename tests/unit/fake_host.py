@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import docker.errors
+import requests.exceptions
 
 from ansible_collections.titan.ops.plugins.module_utils.compose.dotenv import parse
-from ansible_collections.titan.ops.plugins.module_utils.compose.engine import Engine
+from ansible_collections.titan.ops.plugins.module_utils.compose.engine import Engine, EngineGone
 from ansible_collections.titan.ops.plugins.module_utils.compose.project import Project, StackOptions
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
@@ -80,6 +81,7 @@ class Host:
         images: the ids that images have by now, where it is not the one that the services were made from.
         unable: services whose containers cannot start while this returns True for them.
         sick: services whose containers become unhealthy while this returns True for them.
+        gone: whether the Docker daemon does not answer.
         broken: whether Compose refuses the Compose file, as after somebody's edit.
     """
 
@@ -95,6 +97,7 @@ class Host:
         self.unable: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
         self.sick: Callable[[str, Mapping[str, str]], bool] = lambda service, environment: False
         self.broken = False
+        self.gone = False
         self.address = "172.18.0.2"
         self._made = 0
         (src / "compose").mkdir(parents=True)
@@ -154,6 +157,23 @@ class Host:
         """Count an operation, and let happen what was arranged for it."""
         self.operations.append(name)
         self.at(len(self.operations), name)
+        if name.split()[0] not in ("write", "rename", "delete"):
+            self.answer()
+
+    def answer(self) -> None:
+        """What the daemon says to anything while it is gone."""
+        if self.gone:
+            raise requests.exceptions.ConnectionError("Connection aborted.")
+
+    def restart_docker(self) -> None:
+        """The daemon is back: all containers were ended, and it has started those that its policy says."""
+        for made, raw in self.containers.items():
+            ran = raw["State"]["Status"] == "running"
+            self.stop(made)
+            policy = raw["HostConfig"]["RestartPolicy"]["Name"]
+            if policy == "always" or (policy == "unless-stopped" and ran):
+                self.start(made)
+        self.gone = False
 
     def config(self, *, interpolate: bool = True) -> dict[str, Any]:
         if self.broken:
@@ -266,14 +286,15 @@ class InTurn(Engine):
         self._each([(self.stop, name, {"timeout": grace}) for name, grace in containers.items()])
 
     def _each(self, calls: list[tuple[Callable[..., None], str, dict[str, float]]]) -> None:
-        errors = []
+        errors: list[OpsError] = []
         for call, name, options in calls:
             try:
                 call(name, **options)
             except OpsError as exc:
-                errors.append(exc.msg)
+                errors.append(exc)
         if errors:
-            raise OpsError("Containers refused: " + "; ".join(errors))
+            kind = EngineGone if any(isinstance(exc, EngineGone) for exc in errors) else OpsError
+            raise kind("Containers refused: " + "; ".join(exc.msg for exc in errors))
 
 
 class Api:
@@ -282,7 +303,12 @@ class Api:
     def __init__(self, host: Host) -> None:
         self._host = host
 
+    def version(self) -> dict[str, str]:
+        self._host.answer()
+        return {"Version": "26.1.5"}
+
     def _find(self, container: str) -> dict[str, Any]:
+        self._host.answer()
         for raw in self._host.containers.values():
             if container in (raw["Id"], raw["Name"].lstrip("/")):
                 return raw
@@ -294,6 +320,7 @@ class Api:
         return raw
 
     def containers(self, *, all: bool, filters: Mapping[str, str]) -> list[dict[str, Any]]:  # noqa: A002
+        self._host.answer()
         return list(self._host.containers.values())
 
     def inspect_container(self, container: str) -> dict[str, Any]:
@@ -366,6 +393,8 @@ class Cli:
         assert recreate
         assert not start
         host = self._host
+        if host.gone:
+            raise OpsError("`docker compose up` failed: Cannot connect to the Docker daemon")
         host.config()
         host.isolated.append(isolated)
         for service in services:

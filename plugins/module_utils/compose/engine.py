@@ -28,9 +28,13 @@ try:
 except ImportError as exc:  # reported by connect(), with the package's name
     IMPORT_ERROR = exc
 
-__all__ = ["Engine", "connect"]
+__all__ = ["Engine", "EngineGone", "connect"]
 
 _PROJECT = "com.docker.compose.project"
+
+
+class EngineGone(OpsError):
+    """The engine did not answer, or broke off: its daemon is being restarted, perhaps."""
 
 
 def connect(docker_host: str) -> Engine:
@@ -70,7 +74,7 @@ def _knock(docker_host: str) -> None:
 
 
 class Engine:
-    """Reads and drives containers. All methods raise OpsError when the engine refuses or is gone."""
+    """Reads and drives containers. All methods raise OpsError when the engine refuses, EngineGone when it is gone."""
 
     def __init__(self, api: Any) -> None:
         self._api = api
@@ -126,6 +130,18 @@ class Engine:
     def start(self, container: str) -> None:
         """Start a container that exists. Running already is fine."""
         self._call("start", container)
+
+    def unpause(self, container: str) -> None:
+        """Let a paused container go on."""
+        self._call("unpause", container)
+
+    def answers(self) -> bool:
+        """Whether the engine is there."""
+        try:
+            self._call("version")
+        except OpsError:
+            return False
+        return True
 
     def start_together(self, containers: Sequence[str]) -> None:
         """Start containers at the same moment.
@@ -271,12 +287,15 @@ class Engine:
         except docker.errors.NotFound as exc:
             raise _NotFound(f"Docker: {_reason(exc)}") from exc
         except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
-            raise OpsError(f"The Docker Engine could not {method.replace('_', ' ')}: {_reason(exc)}") from exc
+            # what the engine itself says comes as both
+            kind = OpsError if isinstance(exc, docker.errors.DockerException) else EngineGone
+            raise kind(f"The Docker Engine could not {method.replace('_', ' ')}: {_reason(exc)}") from exc
 
 
 def _together(verb: str, calls: Mapping[str, Callable[[], None]]) -> None:
     """Make calls at the same moment, one thread each; the error tells every failure."""
     errors: list[str] = []
+    gone: list[bool] = []
     gate = threading.Barrier(max(1, len(calls)))
 
     def make(name: str, call: Callable[[], None]) -> None:
@@ -285,6 +304,7 @@ def _together(verb: str, calls: Mapping[str, Callable[[], None]]) -> None:
             call()
         except OpsError as exc:
             errors.append(f"{name}: {exc.msg}")
+            gone.append(isinstance(exc, EngineGone))
 
     threads = [threading.Thread(target=make, args=item, daemon=True) for item in calls.items()]
     for thread in threads:
@@ -292,7 +312,7 @@ def _together(verb: str, calls: Mapping[str, Callable[[], None]]) -> None:
     for thread in threads:
         thread.join()
     if errors:
-        raise OpsError(f"Containers did not {verb}: " + "; ".join(sorted(errors)))
+        raise (EngineGone if any(gone) else OpsError)(f"Containers did not {verb}: " + "; ".join(sorted(errors)))
 
 
 class _NotFound(OpsError):

@@ -31,11 +31,10 @@ class Originals:
         self._stack = stack
         self.taken = dict(taken)
 
-    @classmethod
-    def take(cls, stack: Stack, services: Sequence[str]) -> Originals:
-        """Snapshots of the services' containers as they are now."""
-        found = stack.containers_of(services)
-        return cls(stack, {name: [snapshot(stack.engine, item.id) for item in items] for name, items in found.items()})
+    def take(self, services: Sequence[str]) -> None:
+        """Take snapshots of the services' containers as they are now."""
+        engine, found = self._stack.engine, self._stack.containers_of(services)
+        self.taken = {name: [snapshot(engine, item.id) for item in items] for name, items in found.items()}
 
     def conceal(self) -> None:
         """Keep the secrets of their environments out of all messages."""

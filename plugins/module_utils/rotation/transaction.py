@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..compose.container import Container
+from ..compose.engine import EngineGone
 from ..compose.holders import carries, env_carries
 from ..compose.operations import must_isolate
-from ..compose.stack import DEFAULT_GRACE, Stack
+from ..compose.stack import Stack
+from ..core.clock import wait_for
 from ..core.errors import OpsError, Refused
 from ..core.files import drop_staging, read_regular
 from ..core.journal import Journal
 from .carry import CarryStore
 from .envsecret import current_value, put_back, put_new, stage_both
+from .handling import Handling
 from .originals import Originals
 from .outcome import Outcome
 from .switch import Switch
@@ -30,7 +33,6 @@ from .switch import Switch
 __all__ = ["Authority", "Outcome", "Transaction"]
 
 _AGAIN = "Mend the cause and run the same playbook again: it begins by recovering."
-_ACTIVE = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,14 @@ class Transaction:
         self._drain = drain
         self._prove = prove
         self._cancelled = cancelled
-        self._stop_timeout = stop_timeout
         self._authority = authority
         self._carry = CarryStore.beside(journal.path, switch.carry)
         self._originals = Originals(stack, journal.record.get("snapshots", {}))
         if "project" in journal.record:  # nothing else may tell it when recovering
             stack.known_as(journal.record["project"])
-        self._stopping: dict[str, float] = {}
-        self._failed_at = ""
+        self._handling = Handling(stack, self._carry, self._originals, stop_timeout=stop_timeout)
         self._isolated = True
-        self._outcome = Outcome()
+        self._outcome = Outcome(carried=self._handling.carried)
         for secret in (switch.old, switch.new):
             stack.redact.add(secret)
 
@@ -103,7 +103,7 @@ class Transaction:
         """
         switch = self._switch
         self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
-        self._originals = Originals.take(self._stack, switch.everyone)
+        self._originals.take(switch.everyone)
         found = {"utc": self._stack.clock.utc(), "project": self._stack.name, "snapshots": self._originals.taken}
         self._begin({**found, **switch.to_record()})
         try:
@@ -138,7 +138,7 @@ class Transaction:
         self._originals.conceal()
         try:
             # Somebody may have made or started containers before their files were in them.
-            self._place(self._switch.everyone)
+            self._handling.place(self._switch.everyone)
             if self._superseded():
                 self._end()
                 return "superseded"
@@ -149,7 +149,7 @@ class Transaction:
                         self._authority.put(self._switch.new, self._switch.old)
                     self.finish()
                     return "finished"
-            self._rollback()
+            self._undo()
             return "undone"
         except Exception as exc:
             told = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
@@ -165,23 +165,23 @@ class Transaction:
         switch = self._switch
         if switch.first:
             self._step("recreate the database")
-            self._recreate([name for name in switch.first if not self._carries_new(name)])
-            self._start(switch.first)
+            self._handling.recreate([name for name in switch.first if not self._carries_new(name)])
+            self._handling.start(switch.first)
             self._stack.wait_well(switch.first, timeout=switch.health_timeout)
         self._step("start")
-        self._start(switch.services)
+        self._handling.start(switch.services)
         # The other holders wait until these are well: their own replacement would only slow them down.
         wells = self._stack.wait_well(self._provable(switch.services), timeout=switch.health_timeout)
         if switch.stale:
             self._step("recreate the other holders")
-            self._recreate([name for name in switch.stale if not self._carries_new(name)])
-            self._start([name for name in switch.stale if self._originals.ran(name)])
+            self._handling.recreate([name for name in switch.stale if not self._carries_new(name)])
+            self._handling.start([name for name in switch.stale if self._originals.ran(name)])
         self._step("prove")
         everyone = switch.everyone
         self._check_environment(everyone, switch.new, switch.old)
         self._stack.wait_well(self._provable(everyone), timeout=switch.health_timeout)
         self._prove(switch.new, switch.old, self._provable(everyone))
-        self._outcome.measure(switch.services, wells, self._stopping)
+        self._outcome.measure(switch.services, wells, self._handling.stopping)
         self._end()
         return self._outcome
 
@@ -189,17 +189,23 @@ class Transaction:
         switch = self._switch
         if switch.producers:
             self._step("stop the producers")
-            self._stop(switch.producers)
+            self._handling.stop(switch.producers)
             if self._drain:
                 self._step("drain")
                 self._drain()
         self._step("stop the rest" if switch.producers else "stop the services")
-        self._stop([name for name in switch.services if name not in switch.producers])
+        self._handling.stop([name for name in switch.services if name not in switch.producers])
 
     def _replace(self) -> None:
         switch = self._switch
         self._step("save files")
-        self._save(switch.services)
+        again = self._handling.active(switch.services)
+        if again:
+            raise OpsError(
+                f"{', '.join(again)} was started again by somebody else while the rotation was under way (Docker does "
+                "so when its daemon is restarted)"
+            )
+        self._handling.save(switch.services)
         if self._authority:
             self._step("wait for their sessions to end")
             self._authority.settle()
@@ -208,79 +214,30 @@ class Transaction:
         self._step("replace the env file")
         put_new(switch.env_file, old_data=switch.old_data, new_data=switch.new_data)
         self._step("create the new containers")
-        self._create(switch.services, isolated=self._isolated)
+        self._handling.create(switch.services, isolated=self._isolated)
         self._check_environment(switch.services, switch.new, switch.old)
 
     def _provable(self, services: Sequence[str]) -> list[str]:
         """Those of the services of which health can be asked: they were well before, or had no container at all."""
         return [name for name in services if self._originals.was_well(name) or not self._originals.names(name)]
 
-    def _create(self, services: Sequence[str], *, isolated: bool) -> None:
-        """Replace containers by new ones, not started, with the saved files in them whoever starts them."""
-        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated)
-        self._place(services)
-
-    def _place(self, services: Sequence[str]) -> None:
-        """Put the saved files into the services' new containers; into those that have run already, what they lack."""
-        carried = self._outcome.carried
-        for name, found in self._stack.containers_of(services).items():
-            for container in found:
-                if self._originals.has(container):
-                    continue
-                ran = container.started_at is not None
-                placed = self._carry.load(self._stack.engine, name, container, missing_only=ran)
-                if placed:
-                    carried[name] = list(dict.fromkeys([*carried.get(name, ()), *placed]))
-
-    def _start(self, services: Sequence[str]) -> None:
-        """Start what does not run of the services' containers, together."""
-        found = self._stack.containers_of(services).values()
-        self._stack.engine.start_together([item.id for items in found for item in items if not item.running])
-
-    def _save(self, services: Sequence[str]) -> None:
-        for name, found in self._stack.containers_of(services).items():
-            for container in found:
-                self._carry.save(self._stack.engine, name, container)
-
-    def _recreate(self, services: Sequence[str]) -> None:
-        """Replace containers by new ones, not yet started."""
-        if not services:  # which would mean all of them to Compose
-            return
-        self._stop(services)
-        self._save(services)
-        self._create(services, isolated=must_isolate(self._stack, services))
-
-    def _grace(self, service: str) -> float:
-        """Seconds to stop: what its containers themselves were given, which needs no Compose file to be readable."""
-        own = self._originals.stop_timeout(service)
-        default = self._stop_timeout if self._stop_timeout is not None else DEFAULT_GRACE
-        return own if own is not None else default
-
-    def _stop(self, services: Sequence[str]) -> None:
-        graces: dict[str, float] = {}
-        for name, found in self._stack.containers_of(services).items():
-            for container in found:
-                if container.status in _ACTIVE:
-                    graces[container.id] = self._grace(name)
-                    self._stopping.setdefault(name, self._stack.clock.now())
-        self._stack.engine.stop_together(graces)
-
     def _rolled_back(self, failure: OpsError) -> OpsError:
         """Undo after a failure; the error to raise says how that went."""
+        failed_at = self._at
         try:
-            self._rollback()
+            self._undo()
         except Exception as second:
             return OpsError(
-                f'The rotation of {self._switch.key} failed at "{self._failed_at}": {failure.msg.rstrip(".")}. '
+                f'The rotation of {self._switch.key} failed at "{failed_at}": {failure.msg.rstrip(".")}. '
                 f"Undoing it failed, too: {_words(second)}",
                 state=self._half_done(),
-                hint=_AGAIN,
+                hint=(second.hint if isinstance(second, OpsError) else None) or _AGAIN,
                 facts={**failure.facts, "rolled_back": False},
             )
         everyone = self._switch.everyone
         sick = [name for name in everyone if not self._originals.was_well(name)]
         return OpsError(
-            f'The rotation of {self._switch.key} failed at "{self._failed_at}": {failure.msg}',
+            f'The rotation of {self._switch.key} failed at "{failed_at}": {failure.msg}',
             state=f"It was undone: the old secret is back in {self._switch.env_file} and in every holder "
             f"({', '.join(everyone)}), and they are healthy again"
             + (f", except what was not before ({', '.join(sick)})" if sick else ""),
@@ -294,12 +251,33 @@ class Transaction:
             "has what is needed to finish or undo"
         )
 
+    def _undo(self) -> None:
+        """Undo; while the Docker daemon is gone, wait for it, and should it go meanwhile, begin again."""
+        deadline = self._stack.clock.monotonic() + self._switch.health_timeout
+        while True:
+            self._await_docker(deadline)
+            try:
+                return self._rollback()
+            except Exception as exc:
+                engine, late = self._stack.engine, self._stack.clock.monotonic() >= deadline
+                if late or (engine.answers() and not isinstance(exc, EngineGone)):
+                    raise
+
+    def _await_docker(self, deadline: float) -> None:
+        clock, engine = self._stack.clock, self._stack.engine
+        left = deadline - clock.monotonic()
+        if wait_for(lambda: engine.answers() or None, timeout=left, clock=clock, interval=0.2) is None:
+            raise OpsError(
+                f"The Docker Engine did not come back within {self._switch.health_timeout:g} seconds",
+                hint="Start it (systemctl start docker) and run the same playbook again: it begins by recovering.",
+            )
+
     def _rollback(self) -> None:
         """Everything as it was before: the file, and the containers, which are then what the snapshots say."""
         switch = self._switch
-        self._failed_at = self._at
-        with contextlib.suppress(OpsError):  # a full disk must not keep the services from starting again
-            self._note("undo")
+        if self._at != "undo":
+            with contextlib.suppress(OpsError):  # a full disk must not keep the services from starting again
+                self._note("undo")
         put_back(
             switch.env_file,
             old_data=switch.old_data,
@@ -312,13 +290,7 @@ class Transaction:
             if group is switch.services and self._authority:
                 self._stack.wait_well(self._provable(switch.first), timeout=switch.health_timeout)
                 self._authority.put(switch.old, switch.new)
-            self._originals.bring_back(
-                group,
-                save=lambda name, item: self._carry.save(self._stack.engine, name, item, durably=False),
-                grace=self._grace,
-            )
-            self._place(group)
-            self._start([name for name in group if self._originals.ran(name)])
+            self._handling.bring_back(group)
         everyone = switch.everyone
         if not self._originals.are_back(everyone):
             raise OpsError("The containers are not those from before the rotation")
