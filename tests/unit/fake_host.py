@@ -335,6 +335,9 @@ class Api:
     def start(self, container: str) -> None:
         self._host.start(self._do("start", container)["Id"])
 
+    def unpause(self, container: str) -> None:
+        self._do("unpause", container)["State"]["Status"] = "running"
+
     def remove_container(self, container: str, *, force: bool) -> None:
         self._host.remove(self._do("remove", container)["Id"])
 

@@ -17,7 +17,7 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
-from ansible_collections.titan.ops.plugins.module_utils.database import hba
+from ansible_collections.titan.ops.plugins.module_utils.database import hba, server
 from ansible_collections.titan.ops.plugins.module_utils.database.login import LoginFailed
 from ansible_collections.titan.ops.plugins.module_utils.database.server import Facts, Session, Target
 from ansible_collections.titan.ops.plugins.module_utils.health.probe import Probe
@@ -71,10 +71,10 @@ class Server:
             raise LoginFailed("The database titan-postgres does not run", passing=True)
 
     def wake(self, *, timeout: float) -> bool:
-        [container] = self._stack.containers_of([DATABASE])[DATABASE]
-        if not container.running:
-            self._stack.engine.start_together([container.id])
-        return not container.running
+        return server.Server(self._stack, self._target).wake(timeout=timeout)
+
+    def running(self) -> bool:
+        return bool(self._database.host.one(DATABASE)["State"]["Status"] == "running")
 
     def accepts(self, password: str, *, timeout: float = 0) -> bool:
         self._up()
@@ -495,6 +495,44 @@ def test_killed_at_any_operation_the_next_run_finishes_or_undoes(
         if way.get("recreate_database"):
             assert run.host.environment(DATABASE)["POSTGRES_PASSWORD"] == value
     assert {"finished", "undone"} <= ended
+
+
+def settled(run: Run, changes: dict[str, Any]) -> str:
+    try:
+        run.rotate(**changes)
+    except OpsError as exc:
+        assert exc.facts["rolled_back"] is True, str(exc)
+        return "undone"
+    return "done"
+
+
+@pytest.mark.parametrize("how", ["exited", "paused", "restarting"])
+def test_a_database_that_ends_at_any_operation_runs_again_at_the_end(
+    how: str, way: dict[str, Any], total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = set()
+    for number, run in each(total, tmp_path, monkeypatch):
+
+        def at(now: int, _name: str, number: int = number, host: Host = run.host) -> None:
+            if now == number:
+                [raw] = [item for item in host.of(DATABASE) if item["State"]["Status"] == "running"][:1] or [None]
+                if raw:
+                    raw["State"]["Status"] = how
+
+        def passing(host: Host = run.host) -> None:
+            for raw in host.of(DATABASE):
+                if raw["State"]["Status"] == "restarting":
+                    host.start(raw["Id"])
+
+        run.host.at, run.host.clock.on_sleep = at, passing
+        ends.add(settled(run, way))
+        let_live(run.host)
+        if run.host.one(DATABASE)["State"]["Status"] == how:  # it ended when all was done
+            assert number >= total - 3
+            run.host.one(DATABASE)["State"]["Status"] = "running"
+        value = run.database.password
+        run.assert_one_secret(value, database=run.host.environment(DATABASE)["POSTGRES_PASSWORD"])
+    assert "undone" in ends or how == "restarting"
 
 
 def _check(truth: bool, name: str) -> None:

@@ -24,6 +24,7 @@ __all__ = ["Access", "Facts", "Server", "Session", "Target"]
 
 T = TypeVar("T")
 
+_ENDED = ("created", "exited", "dead")
 _VIEW = 100000  # pg_hba_file_rules came with PostgreSQL 10
 # Statements of ours are not written into the server's log, and end in time. What a role may not set, or this server
 # does not have, is passed over.
@@ -144,19 +145,25 @@ class Server:
         return self._container() is not None
 
     def wake(self, *, timeout: float) -> bool:
-        """Start the server's container if it does not run, and wait until it is well; tells whether it had to.
+        """Let the server's container run, whatever keeps it from that, and wait until it is well.
+
+        Returns:
+            Whether it did not run.
 
         Raises:
             OpsError: there is none, or it does not come up.
         """
         found = self._stack.containers_of([self.name])[self.name]
-        idle = [item.id for item in found if not item.running and item.status != "restarting"]
         if not found:
             raise OpsError(f"The database {self.name} has no container (docker compose up -d {self.name})")
-        if idle:
-            self._stack.engine.start_together(idle)
+        for item in found:
+            if item.status == "paused":
+                self._stack.engine.unpause(item.id)
+        self._stack.engine.start_together([item.id for item in found if item.status in _ENDED])
+        awake = all(item.status == "running" for item in found)
+        if not awake:  # one that Docker restarts comes up by itself
             self._stack.wait_well([self.name], timeout=timeout)
-        return bool(idle)
+        return not awake
 
     def accepts(self, password: str, *, timeout: float = 0) -> bool:
         """Whether a login over TCP with this password works; a server that is only coming up gets ``timeout`` seconds.
@@ -274,6 +281,11 @@ class Server:
         found = self._stack.containers_of([self.name])[self.name]
         return next((item for item in found if item.status == "running"), None)
 
+    def _ended(self) -> bool:
+        """Whether its container does not run, and will not before somebody lets it."""
+        found = self._stack.containers_of([self.name])[self.name]
+        return bool(found) and all(item.status in (*_ENDED, "paused") for item in found)
+
     def _open(self, password: str | None) -> Access:
         if password is not None:
             session: Connection = connect(self.endpoint(), password)
@@ -305,14 +317,14 @@ class Server:
         raise OpsError("The container's socket lets nobody in who could help: " + "; ".join(dict.fromkeys(failures)))
 
     def _patiently(self, ask: Callable[[], T], timeout: float) -> T:
-        """Ask again while the server is only coming up."""
+        """Ask again while the server is only coming up; where its container has ended it is not."""
         last: list[LoginFailed] = []
 
         def once() -> tuple[T] | None:
             try:
                 return (ask(),)
             except LoginFailed as exc:
-                if not exc.passing:
+                if not exc.passing or self._ended():
                     raise
                 last.append(exc)
                 return None

@@ -11,7 +11,9 @@ from dataclasses import asdict, replace
 from typing import Any, Callable
 
 from ..compose.stack import Stack
+from ..core.errors import OpsError
 from ..core.journal import Journal
+from ..database.login import LoginFailed
 from ..database.server import Server, Target
 from ..health.probe import Probe
 from .envsecret import swapped
@@ -26,6 +28,7 @@ from .transaction import Authority, Outcome, Transaction
 __all__ = ["JOURNAL", "Connector", "apply", "recover", "rotate"]
 
 JOURNAL = "pg_password"
+_WAKINGS = 3
 Connector = Callable[[Stack, Target], Server]
 
 
@@ -160,6 +163,18 @@ def recover(stack: Stack, *, socket: bool = False, connector: Connector = Server
     return recover_interrupted(stack, JOURNAL, "rotate_db_password", again)
 
 
+def awake(server: Server, ask: Callable[[], bool], timeout: float) -> bool:
+    """Ask a server that is brought up where it does not run, and again where it ends just then."""
+    for _attempt in range(_WAKINGS):
+        server.wake(timeout=timeout)
+        try:
+            return ask()
+        except LoginFailed as exc:
+            if not exc.passing or server.running():
+                raise
+    raise OpsError(f"The database {server.name} ends again and again", hint="docker logs shows why.")
+
+
 def _transaction(
     stack: Stack,
     journal: Journal,
@@ -178,12 +193,10 @@ def _transaction(
     timeout = switch.health_timeout
 
     def put(value: str, other: str) -> None:
-        server.wake(timeout=timeout)
-        server.put(value, other, timeout=timeout)
+        awake(server, lambda: server.put(value, other, timeout=timeout), timeout)
 
     def accepts(value: str) -> bool:
-        server.wake(timeout=timeout)
-        return server.accepts(value, timeout=timeout)
+        return awake(server, lambda: server.accepts(value, timeout=timeout), timeout)
 
     def proved(right: str, wrong: str, services: Sequence[str]) -> None:
         # Where the password had been lost, who lives on it was not well before, and must be now.
