@@ -34,9 +34,14 @@ class Seen(NamedTuple):
 
 
 class Droplet:
-    """Commands on the Droplet as root, its secrets and containers, and our own playbooks and modules run on it."""
+    """Commands on the Droplet as root, its secrets and containers, and our own playbooks and modules run on it.
 
-    def __init__(self) -> None:
+    Args:
+        inventories: more of them for our playbooks and modules, beside the sandbox's own.
+    """
+
+    def __init__(self, *inventories: str) -> None:
+        self._inventories = [word for path in ("inventories/sandbox", *inventories) for word in ("-i", path)]
         port = os.environ.get("SANDBOX_SSH_PORT") or "2222"
         # SSH with one shared connection: a command takes milliseconds.
         self.host: Host = testinfra.get_host(
@@ -110,13 +115,18 @@ class Droplet:
         """See fingerprint.sh."""
         return self.sh((ROOT / "molecule/rotate_hmac/files/fingerprint.sh").read_text().split("set -eu\n")[1])
 
+    def address(self, container: str) -> str:
+        """A container's address on the stack's network."""
+        [network] = self.inspect(container)["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
+
     def flow(self) -> dict[str, int]:
         """Intents published, accepted and rejected since the stream exists, and under way, by JetStream's own count."""
+        address = "$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' titan-nats)"
+        answer = self.sh(f'curl -sS "http://{address}:8222/jsz?accounts=true&streams=true"')
         streams = {
             stream["name"]: stream["state"]
-            for account in json.loads(self.sh("curl -sS 'http://127.0.0.1:8222/jsz?accounts=true&streams=true'"))[
-                "account_details"
-            ]
+            for account in json.loads(answer)["account_details"]
             for stream in account["stream_detail"]
         }
         return {
@@ -146,12 +156,12 @@ class Droplet:
 
     def playbook(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook as the README says."""
-        return self._ansible("ansible-playbook", "-i", "inventories/sandbox", f"playbooks/{name}.yml", *args)
+        return self._ansible("ansible-playbook", *self._inventories, f"playbooks/{name}.yml", *args)
 
     def module(self, name: str, *args: str, **options: Any) -> dict[str, Any]:
         """Run a module of ours; its result, with ``failed`` set when it failed."""
         arguments = ["-a", json.dumps(options)] if options else []
-        target = ["ansible", "-i", "inventories/sandbox", "titan", "-m", f"titan.ops.{name}"]
+        target = ["ansible", *self._inventories, "titan", "-m", f"titan.ops.{name}"]
         done = self._ansible(*target, *arguments, *args)
         match = re.search(r"^titan-droplet \| (\w+)!? => (?=\{)", done.stdout, flags=re.MULTILINE)
         assert match, done.stdout + done.stderr

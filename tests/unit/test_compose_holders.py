@@ -232,6 +232,21 @@ def test_a_literal_that_a_yaml_anchor_brings_is_found_where_it_is_written(tmp_pa
     assert found == [Literal("brain", KEY, path, 2)]
 
 
+def test_a_literal_that_is_percent_encoded_says_so(tmp_path: Path) -> None:
+    text = "services:\n  brain:\n    environment:\n      URL: postgres://titan:p%40ss%2Fw%C3%B6rd%2B1@db/titan\n"
+    text += f"      DB_PASSWORD: {PASSWORD}\n"
+    path = compose_file(tmp_path, "base.yml", text)
+    other = compose_file(tmp_path, "other.env", "OTHER_URL=postgres://titan:p%40ss%2Fw%C3%B6rd%2B1@db/titan\n")
+    environment = {"URL": "postgres://titan:p%40ss%2Fw%C3%B6rd%2B1@db/titan", "DB_PASSWORD": PASSWORD}
+    raw = {"brain": {"environment": environment, "env_file": [other]}}
+    found = find_literals(model({"brain": {}}, raw), "DB_PASSWORD", PASSWORD, [path], "/none")
+    assert found == [
+        Literal("brain", "URL", path, 4, encoded=True),
+        Literal("brain", "DB_PASSWORD", path, 5, encoded=False),
+        Literal("brain", "OTHER_URL", other, 1, encoded=True),
+    ]
+
+
 def test_a_literal_elsewhere_than_in_the_environment_is_found(tmp_path: Path) -> None:
     path = compose_file(tmp_path, "base.yml", f"services:\n  brain:\n    command: [serve, --key={SECRET}]\n")
     raw = {"brain": {"command": ["serve", f"--key={SECRET}"]}}

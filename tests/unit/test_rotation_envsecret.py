@@ -136,8 +136,20 @@ def test_a_hard_coded_copy_is_refused_by_service_variable_file_and_line(
     with pytest.raises(Refused) as caught:
         read_secret(host.stack(), "compose/.env.prod", KEY)
     assert f"service titan-nats, variable HMAC_SECRET ({file}, line 17)" in str(caught.value)
-    assert "Replace each by ${HMAC_SECRET}" in str(caught.value)
+    assert "Write ${HMAC_SECRET} in place of the value in each" in str(caught.value)
     assert OLD not in str(caught.value) + str(caught.value.facts)
+
+
+def test_of_a_percent_encoded_copy_it_is_said_that_the_whole_text_belongs_into_the_env_file(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.env_file.write_bytes(b"HMAC_SECRET='a/b@0123456789abcdef'\n")
+    host.remake("titan-brain", "titan-execution", "titan-opsd")
+    url = "http://ops:a%2Fb%400123456789abcdef@h/"
+    monkeypatch.setitem(SERVICES, "titan-nats", {"image": "nats:2", "environment": {"URL": url}})
+    with pytest.raises(Refused) as caught:
+        read_secret(host.stack(), "compose/.env.prod", KEY)
+    assert "(service titan-nats, variable URL): move the whole text into" in str(caught.value)
 
 
 def test_a_copy_in_another_file_for_interpolation_is_refused(host: Host) -> None:

@@ -50,12 +50,13 @@ class Holder:
 
 @dataclass(frozen=True)
 class Literal:
-    """A copy of a secret that changing the env file does not reach."""
+    """A copy of a secret that changing the env file does not reach; ``encoded`` where it is percent-encoded."""
 
     service: str
     variable: str
     path: str
     line: int | None
+    encoded: bool = False
 
     def __str__(self) -> str:
         where = f"{self.path}, line {self.line}" if self.line else self.path
@@ -112,10 +113,10 @@ def find_literals(model: Model, key: str, value: str, files: Sequence[str], env_
     for service in model.services.values():
         for variable, text in _literal_texts(service, key, value):
             path, line = _find_line(files, service.name, variable, text)
-            found.append(Literal(service.name, variable, path, line))
+            found.append(Literal(service.name, variable, path, line, _is_encoded(text, value)))
         for path in service.env_files:
             if os.path.realpath(path) != real:
-                found += [Literal(service.name, name, path, line) for name, line in _in_env_file(path, key, value)]
+                found += [Literal(service.name, *entry) for entry in _in_env_file(path, key, value)]
         for place, path in _files_holding(service, model, value):
             if os.path.realpath(path) != real:
                 found.append(Literal(service.name, place, path, None))
@@ -134,6 +135,11 @@ def find_outsiders(
         and not (item.project == project and item.service in known and not item.one_off)
         and env_carries(item.environment, value)
     ]
+
+
+def _is_encoded(text: str, value: str) -> bool:
+    """Whether a text contains a value percent-encoded only, so that the value as it is might break it."""
+    return value not in text and carries(text, value)
 
 
 def _literal_texts(service: Service, key: str, value: str) -> list[tuple[str, str]]:
@@ -197,10 +203,10 @@ def _mounts_from_variables(service: Service, model: Model, key: str, value: str)
     return found
 
 
-def _in_env_file(path: str, key: str, value: str) -> list[tuple[str, int]]:
-    """(name, line) of entries of another env file that are named ``key`` or contain the value."""
+def _in_env_file(path: str, key: str, value: str) -> list[tuple[str, str, int, bool]]:
+    """Entries of another env file that are named ``key`` or contain the value, as the fields of a literal."""
     return [
-        (entry.key, entry.line)
+        (entry.key, path, entry.line, _is_encoded(entry.raw_value, value))
         for entry in parse(_read(path)).entries
         if entry.key == key or carries(entry.raw_value, value)
     ]

@@ -87,7 +87,7 @@ def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
         raise Refused(
             f"{key} cannot be rotated: a copy that a change of {path} does not reach is fixed for "
             + "; ".join(str(item) for item in literals),
-            hint=f"Replace each by ${{{key}}} (or by env_file: {path}), recreate that service, and run again.",
+            hint=_mending(literals, key, path),
             facts={"literals": [str(item) for item in literals]},
         )
     stack.redact.add(value)
@@ -219,6 +219,21 @@ def current_value(path: str, key: str) -> str | None:
         return parse(read_regular(path, what="env file").data).resolve({}).get(key)
     except InvalidInput:
         return None
+
+
+def _mending(literals: Sequence[Literal], key: str, path: str) -> str:
+    """How copies that a change of the env file does not reach are mended."""
+    encoded = [f"service {item.service}, variable {item.variable}" for item in literals if item.encoded]
+    exception = (
+        f" Not so where it is percent-encoded ({'; '.join(encoded)}): move the whole text into {path} as a variable of "
+        "its own, which is kept in step there, and refer to that one."
+        if encoded
+        else ""
+    )
+    return (
+        f"Write ${{{key}}} in place of the value in each (or env_file: {path}).{exception} Recreate these services, and "
+        "run again."
+    )
 
 
 def _exchanged(text: str, old: str, new: str) -> str:
