@@ -44,6 +44,12 @@ molecule: venv ## every molecule scenario on the sandbox Droplet, or one: scenar
 bench: sandbox ## the rotation by playbook against the runbook's own commands, side by side on the sandbox
 	@python tests/bench/rotate_hmac.py
 
+.PHONY: chaos
+chaos: sandbox ## the whole fault matrix of the rotations on the sandbox, or a part: args="-h"
+	@$(PLAY) playbooks/bootstrap.yml >/dev/null
+	@$(PLAY) playbooks/start.yml >/dev/null
+	@python tests/chaos/chaos.py $(args)
+
 .PHONY: sandbox
 sandbox: venv ## start the sandbox Droplet and keep it running
 	@$(SANDBOX) up

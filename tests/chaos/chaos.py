@@ -1,0 +1,304 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The fault matrix: both rotations, interrupted for real at every boundary of their steps, on the sandbox Droplet.
+
+The module's process is frozen (SIGSTOP) when it has written a step into its journal and before the step acts; then
+something is done to the host, and it may go on, if it still lives. After the next run (the same playbook again, or
+recover.yml, in turn) env file, database, and every holder must agree, every health endpoint be green, and nothing be
+left behind but a line in the history. Half of the faults that last are still there when the next run begins: it may
+then fail, with a clear sentence, and the run after the fault was mended must succeed. Prints one row a case; exits with
+0 only when every case converged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from link import ROOT, SANDBOX, Agent, Playbook, Said, Trouble, module, run
+from matrix import FAULTS, LASTING, ROTATIONS, Case, full, only, representative, shard
+
+EVIDENCE = ROOT / ".cache/chaos"
+KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
+STRANGER = "never-the-password-of-anybody"
+ROW = "{:>7}  {:19}{:29}{:11}{:44}{:58}{:>6}  {}"
+
+
+@dataclass
+class Result:
+    """How a case went."""
+
+    case: Case
+    faulted: Said | None = None
+    injected: str = ""
+    following: list[tuple[str, Said]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    probed: Mapping[str, Any] | None = None
+    seconds: float = 0
+
+    def row(self, number: str) -> str:
+        """A line of the table."""
+        case = self.case
+        said = self.faulted.short() if self.faulted else "-"
+        then = " > ".join(f"{how}: {run.short()}" for how, run in self.following) or "-"
+        verdict = "ok" if not self.wrong else "FAILED: " + "; ".join(self.wrong)
+        columns = (case.rotation, case.step, case.fault, _cut(said, 42), _cut(then, 56), f"{self.seconds:.0f} s")
+        return ROW.format(number, *columns, verdict)
+
+
+class Harness:
+    """Runs cases one after the other.
+
+    Args:
+        health_timeout: seconds that a rotation gives the services.
+    """
+
+    def __init__(self, health_timeout: float) -> None:
+        self._arguments = ("-e", f"secrets_health_timeout={health_timeout:g}")
+        self.agent = Agent()
+        self.agent("baseline", limit=300)
+
+    def close(self) -> None:
+        """Take everything of ours off the Droplet."""
+        with contextlib.suppress(Trouble):
+            self.agent("heal", limit=300)
+            self.agent("clean")
+        self.agent.close()
+
+    def self_check(self) -> None:
+        """Show that the prober and the final look see what they are for.
+
+        Raises:
+            Trouble: one of them does not.
+        """
+        password = self.agent("values")[KEYS["rotate_db_password"]]
+        self.agent("prober_start")
+        self.agent("sql", statement=f"ALTER ROLE titan PASSWORD '{STRANGER}'")
+        time.sleep(1)  # for so long nobody could log in
+        self.agent("sql", statement=f"ALTER ROLE titan PASSWORD '{password}'")
+        seen = self.agent("prober_stop")
+        if not seen["violations"] or not seen["let_in"]:
+            raise Trouble(f"the prober did not see that no stored password was let in: {seen}")
+        plant = (
+            "touch /opt/titan/state/x.journal /opt/titan/compose/..env.prod.titan-new; "
+            "docker create --name odd titan/nats:2 >/dev/null"
+        )
+        self._sees("rotate_hmac", plant, ("x.journal", ".titan-new", "odd"))
+        self.agent(
+            "run",
+            script="rm /opt/titan/state/x.journal /opt/titan/compose/..env.prod.titan-new; docker rm -v odd >/dev/null",
+        )
+        for rotation, key in KEYS.items():
+            file = "/opt/titan/compose/.env.prod"
+            plant = f"cp -p {file} /root/chaos-env; sed -i 's/^{key}=.*/{key}={STRANGER}/' {file}"
+            try:
+                self._sees(rotation, plant, ("another", "refuses"))
+            finally:
+                self.agent("run", script=f"mv /root/chaos-env {file}")
+            if left := self.verify(rotation, [STRANGER]):
+                raise Trouble(f"the stack is not as it was before the self-check: {left}")
+
+    def _sees(self, rotation: str, plant: str, words: Sequence[str]) -> None:
+        self.agent("run", script=plant)
+        seen = " ".join(self.verify(rotation, [], seconds=0))
+        if missing := [word for word in words if word not in seen]:
+            raise Trouble(f"the final look does not see what was planted ({missing}): {seen or 'nothing'}")
+
+    def verify(self, rotation: str, others: list[str], seconds: float = 60) -> list[str]:
+        """What is wrong now."""
+        found: list[str] = self.agent("verify", rotation=rotation, others=others, seconds=seconds, limit=seconds + 120)
+        return found
+
+    def run(self, case: Case) -> Result:
+        """One case, from a whole stack to a whole stack; whatever happens, the next one finds one."""
+        result = Result(case)
+        began = time.monotonic()
+        try:
+            self._case(case, result)
+        except (Trouble, subprocess.SubprocessError, OSError) as exc:
+            result.wrong.append(f"{exc}")
+        result.seconds = time.monotonic() - began
+        if result.wrong:
+            self._keep(result)
+            self._reset()
+        return result
+
+    def _case(self, case: Case, result: Result) -> None:
+        agent = self.agent
+        before = agent("values")[KEYS[case.rotation]]
+        lines = agent("history")
+        if case.fault == "full":
+            agent("small_disk")
+        if case.rotation == "rotate_db_password":
+            agent("prober_start")
+        self._interrupted(case, result)
+        others = [before, *agent("secrets")]
+        self._go_on(case, result)
+        result.wrong += self.verify(case.rotation, others)
+        result.probed = agent("prober_stop")
+        if result.probed:
+            result.wrong += result.probed["violations"]
+            if not result.probed["let_in"]:
+                result.wrong.append("the prober never got in, so it proves nothing")
+        if case.fault == "full":
+            agent("own_disk")
+            result.wrong += self.verify(case.rotation, others)
+        if agent("values")[KEYS[case.rotation]] != before and agent("history") == lines:
+            result.wrong.append("the secret was changed, and the history does not say so")
+
+    def _interrupted(self, case: Case, result: Result) -> None:
+        """The run that meets the fault."""
+        self.agent("arm", journal=f"{ROTATIONS[case.rotation]}.journal", step=case.step)
+        playbook = Playbook(case.rotation, *self._arguments)
+        try:
+            deadline = time.monotonic() + 300
+            while not self.agent("frozen", seconds=0.5):
+                if not playbook.running() or time.monotonic() > deadline:
+                    result.faulted = playbook.wait(0.1)
+                    seen = self.agent("disarm")["seen"]
+                    raise Trouble(f"it did not come to this step, but: {', '.join(seen) or 'nowhere'}")
+            result.injected = self.agent("inject", fault=case.fault)
+            result.faulted = playbook.wait(400)
+        finally:
+            playbook.end()
+
+    def _go_on(self, case: Case, result: Result) -> None:
+        """The next run, and where it met a fault that lasts and failed, one more after that was mended."""
+        if case.standing:
+            if self._next(case, result, "unmended").code == 0:
+                self.agent("mend", fault=case.fault, limit=300)
+                return
+            if not result.following[-1][1].clear():
+                result.wrong.append("the next run failed without a clear sentence")
+        if case.fault in LASTING:
+            self.agent("mend", fault=case.fault, limit=300)
+        last = self._next(case, result, "mended" if case.fault in LASTING else "")
+        if last.code != 0:
+            result.wrong.append(f"the next run failed: {last.failure.get('msg') or last.output[-600:]}")
+
+    def _next(self, case: Case, result: Result, how: str) -> Said:
+        said = run("recover") if case.recover else run(case.rotation, *self._arguments)
+        result.following.append((" ".join(filter(None, ("recover" if case.recover else "again", how))), said))
+        return said
+
+    def _keep(self, result: Result) -> None:
+        """What a failed case leaves for those who look into it."""
+        place = EVIDENCE / str(result.case).replace(", ", "--").replace(" ", "-").replace("(", "").replace(")", "")
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        place.joinpath("wrong").write_text("\n".join([result.injected, *result.wrong, str(result.probed)]) + "\n")
+        runs = [
+            ("0-faulted", result.faulted),
+            *((f"{n}-{how}", said) for n, (how, said) in enumerate(result.following, 1)),
+        ]
+        for name, said in runs:
+            if said:
+                place.joinpath(name.replace(" ", "-")).write_text(said.output)
+        with contextlib.suppress(Trouble):
+            script = "docker ps -a; find /opt/titan -newermt '-10 minutes' -ls; tail -n 5 /opt/titan/logs/ops.jsonl"
+            place.joinpath("host").write_text(self.agent("run", script=script))
+        print(f"         (outputs are in {place.relative_to(ROOT)})", flush=True)
+
+    def _reset(self) -> None:
+        """A whole stack again, for the next case."""
+        with contextlib.suppress(Trouble):
+            self.agent("heal", limit=300)
+        done = subprocess.run([SANDBOX, "reset"], capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"The sandbox cannot be reset: {done.stderr}")
+        self.agent.close()
+        self.agent = Agent()
+        self.agent("baseline", limit=300)
+
+
+def planned_steps() -> dict[str, list[str]]:
+    """The steps of each rotation, as its own check mode predicts them: a new step is covered without a change here."""
+    return {playbook: list(module(name, "--check")["steps"]) for playbook, name in ROTATIONS.items()}
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _options() -> argparse.Namespace:
+    faults = "; ".join(f"{name}: {text}" for name, text in FAULTS.items())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"Faults: {faults}.")
+    parser.add_argument("--representative", action="store_true", help="the dozen cases of `make test`")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CONDITIONS",
+        help='e.g. "rotation=rotate_hmac,step=re*,fault=kill", each a shell pattern; may be repeated',
+    )
+    parser.add_argument("--shard", metavar="K/N", help="the K-th of N parts, for N Droplets side by side")
+    parser.add_argument("--list", action="store_true", help="show the cases and do nothing")
+    parser.add_argument(
+        "--health-timeout", type=float, default=60, metavar="SECONDS", help="what a rotation gives the services (60)"
+    )
+    parser.add_argument("--no-self-check", action="store_true", help="do not prove the prober and the final look first")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The matrix."""
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both set the Droplet right before they end
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        steps = planned_steps()
+        cases = only(representative(steps) if options.representative else full(steps), options.only)
+        cases = shard(cases, options.shard) if options.shard else cases
+    except (Trouble, ValueError) as exc:
+        print(f"chaos: {exc}", file=sys.stderr)
+        return 2
+    if options.list:
+        for case in cases:
+            print(f"{case}; next: {'recover.yml' if case.recover else 'again'}{', unmended' if case.standing else ''}")
+        return 0
+    try:
+        harness = Harness(options.health_timeout)
+    except Trouble as exc:
+        print(f"chaos: {exc}", file=sys.stderr)
+        return 2
+    failed: list[Result] = []
+    try:
+        if not options.no_self_check:
+            harness.self_check()
+            print(
+                "self-check: the prober sees a moment without a password, the final look sees what is planted",
+                flush=True,
+            )
+        head = ("rotation", "at the step", "fault", "the faulted run", "the next run", "time", "verdict")
+        print(ROW.format("case", *head), flush=True)
+        for number, case in enumerate(cases, 1):
+            result = harness.run(case)
+            print(result.row(f"{number}/{len(cases)}"), flush=True)
+            if result.wrong:
+                failed.append(result)
+    except Trouble as exc:
+        print(f"chaos: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("chaos: interrupted; the Droplet's stack may be in any state (molecule/sandbox/sandbox reset)")
+        return 130
+    finally:
+        harness.close()
+    good = len(cases) - len(failed)
+    print(f"{good} of {len(cases)} cases converged ({100 * good / len(cases):.4g} %), {time.monotonic() - began:.0f} s")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
