@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The representative part of the fault matrix: every fault, both rotations, the boundaries at which most is at stake."""
+"""The representative part of the fault matrix: every fault, both rotations, the most dangerous boundaries."""
 
 from __future__ import annotations
 
