@@ -122,9 +122,10 @@ class Said:
         step = re.search(r'failed at "([^"]*)"', self.failure["msg"])
         at = f" at {step[1]}" if step else ""
         undone = self.failure.get("rolled_back")
-        return (
-            f"undone{at}" if undone else f"half done{at}" if undone is False else f"refused: {self.failure['reason']}"
-        )
+        if undone is not None:
+            return f"undone{at}" if undone else f"failed{at}, not undone yet"
+        reason = str(self.failure["reason"])
+        return "not recovered yet" if "could not be undone" in reason else f"refused: {reason}"
 
     def _good(self) -> str:
         for item in self.results:
