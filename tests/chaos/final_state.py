@@ -112,9 +112,9 @@ def _history() -> list[str]:
         return stream.read().splitlines()
 
 
-def history_lines() -> int:
-    """How many operations the history tells of."""
-    return len(_history())
+def history() -> list[str]:
+    """Each operation that the history tells of, and how it ended."""
+    return [f"{entry['operation']} {entry['result']}" for entry in map(json.loads, _history())]
 
 
 def baseline() -> dict[str, Any]:
