@@ -133,7 +133,10 @@ class Harness:
         result.seconds = time.monotonic() - began
         if result.wrong:
             self._keep(result)
-            self._reset()
+            self.reset()
+            self.agent.close()
+            self.agent = Agent()
+            self.agent("baseline", limit=300)
         return result
 
     def _case(self, case: Case, result: Result) -> None:
@@ -223,16 +226,13 @@ class Harness:
             place.joinpath("host").write_text(self.agent("run", script=script))
         print(f"         (outputs are in {place.relative_to(ROOT)})", flush=True)
 
-    def _reset(self) -> None:
-        """A whole stack again, for the next case."""
+    def reset(self) -> None:
+        """A whole stack again."""
         with contextlib.suppress(Trouble):
             self.agent("heal", limit=300)
         done = subprocess.run([SANDBOX, "reset"], capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             raise SystemExit(f"The sandbox cannot be reset: {done.stderr}")
-        self.agent.close()
-        self.agent = Agent()
-        self.agent("baseline", limit=300)
 
 
 def planned_steps() -> dict[str, list[str]]:
@@ -304,7 +304,8 @@ def main() -> int:
         print(f"chaos: {exc}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("chaos: interrupted; the Droplet's stack may be in any state (molecule/sandbox/sandbox reset)")
+        print("chaos: interrupted; putting the sandbox's stack back to its beginning (half a minute)", flush=True)
+        harness.reset()
         return 130
     finally:
         harness.close()
