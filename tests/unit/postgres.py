@@ -42,11 +42,12 @@ def directory() -> str | None:
 class Postgres:
     """The running server; ``sql`` is the superuser's, on the socket."""
 
-    def __init__(self, binaries: str, home: Path, port: int, user: str | None) -> None:
+    def __init__(self, binaries: str, home: Path, port: int, user: str | None, language: str = "") -> None:
         self.binaries = binaries
         self.home = home
         self.port = port
         self._user = user
+        self._language = language
 
     def call(self, *argv: str, data: str | None = None) -> str:
         """Run one of the server's programs as its user."""
@@ -60,7 +61,7 @@ class Postgres:
             check=False,
             cwd=self.home,
             user=self._user,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8", "LANGUAGE": self._language},
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -95,8 +96,8 @@ class _InPlaceOfDocker(Runner):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Postgres]:
-    """Make a server, and remove it without a trace."""
+def running(*, language: str = "") -> Iterator[Postgres]:
+    """Make a server that speaks a language (where its translations are there), and remove it without a trace."""
     binaries = directory()
     assert binaries is not None
     user = None
@@ -109,7 +110,7 @@ def running() -> Iterator[Postgres]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = Postgres(binaries, home, port, user)
+    server = Postgres(binaries, home, port, user, language)
     data = f"--pgdata={home}/data"
     try:
         options = ("--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=trust", "--no-sync")

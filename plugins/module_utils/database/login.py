@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import OpsError
+from .knock import ASKS, NOT_NOW, knock
 
 try:
     import psycopg2
@@ -25,12 +26,12 @@ __all__ = ["Connection", "Endpoint", "LoginFailed", "Row", "accepts", "connect",
 
 Row = tuple[str, ...]
 
-# What the server says before it is up or while it goes down, and what libpq says when nobody listens; others last.
+# What the server says in English before it is up or while it goes down, and what libpq says when nobody listens.
 _PASSING = re.compile(
     r"could not connect|[Cc]onnection refused|timeout expired|timed out|No route to host|closed the connection|"
     r"reset by peer|starting up|shutting down|in recovery mode|not yet accepting|too many (?:clients|connections)"
 )
-# SQLSTATE 28P01, which libpq does not hand out for a login that fails (psycopg2: pgcode is None), so by its words.
+# SQLSTATE 28P01, which libpq does not hand out for a login that fails (psycopg2: pgcode is None), in English words.
 _WRONG = re.compile(r"password authentication failed")
 
 
@@ -106,29 +107,52 @@ def connect(endpoint: Endpoint, password: str, *, timeout: float = 5) -> Connect
             hint="Install the package python3-psycopg2 (bootstrap.yml does).",
         )
     try:
-        raw = psycopg2.connect(
-            host=endpoint.host,
-            port=endpoint.port,
-            dbname=endpoint.database,
-            user=endpoint.role,
-            password=password,
-            connect_timeout=max(2, round(timeout)),
-            application_name="titan.ops",
-            # nothing of the invoking user's own: no password file, no Kerberos ticket
-            passfile="/dev/null",
-            gssencmode="disable",
-            sslmode="prefer",
-        )
+        raw = _log_in(endpoint, password, timeout)
     except psycopg2.OperationalError as exc:
-        text = _first_line(exc)
-        wrong = _WRONG.search(str(exc)) is not None
+        wrong, passing = _cause(endpoint, str(exc), timeout)
         raise LoginFailed(
-            f"The database {endpoint.name} ({endpoint.host}:{endpoint.port}) does not let {endpoint.role} in: {text}",
+            f"The database {endpoint.name} ({endpoint.host}:{endpoint.port}) does not let {endpoint.role} in: "
+            + _first_line(exc),
             wrong_password=wrong,
-            passing=not wrong and _PASSING.search(str(exc)) is not None,
+            passing=passing,
         ) from exc
     raw.autocommit = True
     return Connection(raw, endpoint.name)
+
+
+def _log_in(endpoint: Endpoint, password: str, timeout: float) -> Any:
+    return psycopg2.connect(
+        host=endpoint.host,
+        port=endpoint.port,
+        dbname=endpoint.database,
+        user=endpoint.role,
+        password=password,
+        connect_timeout=max(2, round(timeout)),
+        application_name="titan.ops",
+        # nothing of the invoking user's own: no password file, no Kerberos ticket
+        passfile="/dev/null",
+        gssencmode="disable",
+        sslmode="prefer",
+    )
+
+
+def _cause(endpoint: Endpoint, text: str, timeout: float) -> tuple[bool, bool]:
+    """Whether a login failed for its password, and whether only for now; the words may be of any language.
+
+    A server that asks for a password, and says the very same of one that nobody can have set, refused the password.
+    """
+    if _WRONG.search(text):
+        return True, False
+    if _PASSING.search(text):
+        return False, True
+    answer = knock(endpoint.host, endpoint.port, database=endpoint.database, role=endpoint.role, timeout=timeout)
+    if answer != ASKS:
+        return False, answer is None or answer in NOT_NOW
+    try:
+        _log_in(endpoint, _nobodys(), timeout).close()
+    except psycopg2.OperationalError as exc:
+        return str(exc) == text, False
+    return False, False
 
 
 def accepts(endpoint: Endpoint, password: str, *, timeout: float = 5) -> bool:
@@ -152,7 +176,12 @@ def takes_anything(endpoint: Endpoint, *, timeout: float = 5) -> bool:
     Raises:
         LoginFailed: the login fails for another reason.
     """
-    return accepts(endpoint, secrets.token_urlsafe(24), timeout=timeout)
+    return accepts(endpoint, _nobodys(), timeout=timeout)
+
+
+def _nobodys() -> str:
+    """A password that nobody can have set."""
+    return secrets.token_urlsafe(24)
 
 
 def _first_line(exc: Exception) -> str:
