@@ -174,7 +174,7 @@ drained:
   sample: {stream: TITAN_CMD, consumer: EXECUTION_CORE, waiting: 3, left: 0, seconds: 0.082}
 interruption:
   description: Per service, seconds from the request to stop until the new container started, and until it was healthy.
-  returned: success, outside of check mode
+  returned: success, outside of check mode, and failure that was undone (then of the containers from before)
   type: dict
   sample: {titan-brain: {until_started_seconds: 2.1, until_healthy_seconds: 3.8}}
 skew_seconds:

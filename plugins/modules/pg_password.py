@@ -182,7 +182,7 @@ sessions:
   sample: {seconds: 0.012, found: 0, terminated: 0, left: []}
 interruption:
   description: Per service, seconds from the request to stop until the new container started, and until it was healthy.
-  returned: success, outside of check mode
+  returned: success, outside of check mode, and failure that was undone (then of the containers from before)
   type: dict
   sample: {titan-brain: {until_started_seconds: 2.1, until_healthy_seconds: 3.8}}
 skew_seconds:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import wait_for
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
 from ansible_collections.titan.ops.tests.unit.fake_host import ENV, OLD, SERVICES, Host, Killed
@@ -431,3 +432,50 @@ def test_a_recovery_goes_to_its_end_and_then_the_request_is_heard(host: Host) ->
         hmac.rotate(host.stack(), options(), cancelled=lambda: True)
     assert caught.value.facts["warnings"] == ["An interrupted rotation was found and finished first."]
     assert_one_secret(host, NEW)
+
+
+@pytest.mark.parametrize("waiting", ["drain", "health"])
+def test_a_request_to_end_is_heard_during_a_wait_and_the_undo_does_not_hear_it(host: Host, waiting: str) -> None:
+    asked: list[float] = []
+    slow = [False]
+
+    def drain() -> None:
+        if waiting == "drain":
+            asked.append(host.clock.monotonic())
+            wait_for(lambda: None, timeout=120, clock=host.clock)
+
+    def at(_now: int, name: str) -> None:
+        if name == f"start {BRAIN}" and waiting == "health" and not asked:
+            slow[0] = True
+            asked.append(host.clock.monotonic())
+        elif name == f"stop {BRAIN}":
+            slow[0] = False
+
+    start = host.start
+
+    def starting(made: str) -> None:
+        start(made)
+        if slow[0] and "Health" in host.containers[made]["State"]:
+            host.containers[made]["State"]["Health"]["Status"] = "starting"
+
+    host.at = at
+    host.start = starting  # type: ignore[method-assign]
+    heard: list[float] = []
+
+    def cancelled() -> bool:
+        late = bool(asked) and host.clock.monotonic() - asked[0] > 3
+        if late:
+            heard.append(host.clock.monotonic())
+        return late
+
+    with pytest.raises(OpsError, match="It was asked to end by a signal") as caught:
+        direct(host, drain=drain, cancelled=cancelled).run()
+    assert caught.value.facts["rolled_back"] is True
+    assert heard[0] - asked[0] < 4
+    assert len(heard) == 1
+    assert_one_secret(host, OLD)
+
+
+def test_a_wait_outside_of_a_rotation_hears_nothing(host: Host) -> None:
+    direct(host, cancelled=lambda: False).run()
+    assert host.clock._interrupt is None

@@ -576,3 +576,34 @@ def outlived(
         assert_one_secret(host, NEW if NEW in host.env_file.read_text() else OLD)
         assert (not failed) <= (NEW in host.env_file.read_text())
     return ends
+
+
+# What an undone rotation tells
+
+
+def test_an_undone_rotation_tells_the_interruption_of_what_it_had_stopped(host: Host) -> None:
+    def prove(right: str, _wrong: str, _services: Sequence[str]) -> None:
+        host.clock.sleep(10)
+        if right == NEW:
+            raise OpsError("refused with status 401")
+
+    with pytest.raises(OpsError, match="It was undone") as caught:
+        direct(host, prove=prove).run()
+    # Each stop takes half a second here: brain, execution, opsd, and then the new ones of them in their turn.
+    assert caught.value.facts["interruption"] == {
+        BRAIN: {"until_started_seconds": 12.5, "until_healthy_seconds": 12.75},
+        EXECUTION: {"until_started_seconds": 12.0, "until_healthy_seconds": 12.25},
+    }
+    assert_one_secret(host, OLD)
+
+
+def test_what_was_not_stopped_yet_was_not_interrupted(host: Host) -> None:
+    def fail() -> None:
+        host.clock.sleep(3)
+        raise OpsError("no")
+
+    with pytest.raises(OpsError) as caught:
+        direct(host, drain=fail).run()
+    assert caught.value.facts["interruption"] == {
+        BRAIN: {"until_started_seconds": 3.5, "until_healthy_seconds": 3.75},
+    }

@@ -97,7 +97,10 @@ def from_inspect(raw: Mapping[str, Any]) -> Container:
     state, config = raw["State"], raw["Config"]
     health = state.get("Health") or {}
     networks: Mapping[str, Any] = (raw.get("NetworkSettings") or {}).get("Networks") or {}
-    passed = [entry["End"] for entry in health.get("Log") or [] if entry.get("ExitCode") == 0]
+    started = parse_timestamp(state.get("StartedAt") or "")
+    passed = [parse_timestamp(entry["End"]) for entry in health.get("Log") or [] if entry.get("ExitCode") == 0]
+    # Docker keeps the log when it starts a container again.
+    since = [moment for moment in passed if moment is not None and (started is None or moment >= started)]
     return Container(
         id=raw["Id"],
         name=raw["Name"].lstrip("/"),
@@ -109,9 +112,9 @@ def from_inspect(raw: Mapping[str, Any]) -> Container:
         restart_policy=((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
         image=config.get("Image") or "",
         image_id=raw.get("Image") or "",
-        started_at=parse_timestamp(state.get("StartedAt") or ""),
+        started_at=started,
         finished_at=parse_timestamp(state.get("FinishedAt") or ""),
-        healthy_at=parse_timestamp(passed[0]) if passed else None,
+        healthy_at=since[0] if since else None,
         addresses=tuple(_addresses(networks.values())),
         error=state.get("Error") or "",
         pid=int(state.get("Pid") or 0),

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import time
+from collections.abc import Iterator
 from typing import Callable, TypeVar
 
 __all__ = ["Clock", "parse_timestamp", "wait_for"]
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 class Clock:
     """The real clock: wall time for records, monotonic time for waiting (both in seconds)."""
+
+    _interrupt: Callable[[], None] | None = None
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -30,6 +34,20 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Give the processor away for so many seconds."""
         time.sleep(seconds)
+
+    @contextlib.contextmanager
+    def interrupted_by(self, ask: Callable[[], None]) -> Iterator[None]:
+        """Let every wait of the body be ended by an error that ``ask`` raises; it is asked before each pause."""
+        self._interrupt = ask
+        try:
+            yield
+        finally:
+            self._interrupt = None
+
+    def heed(self) -> None:
+        """End the wait, if it is to end."""
+        if self._interrupt is not None:
+            self._interrupt()
 
     def utc(self) -> str:
         """The present moment as RFC 3339 in UTC, to the second."""
@@ -58,6 +76,7 @@ def wait_for(probe: Callable[[], T | None], *, timeout: float, clock: Clock, int
         left = deadline - clock.monotonic()
         if left <= 0:
             return None
+        clock.heed()
         clock.sleep(min(pause, left))
         pause = min(pause * 1.3, interval * 10)
 

@@ -208,7 +208,7 @@ class Server:
         """
         if self.accepts(value, timeout=timeout):
             return False
-        known = self.accepts(other)
+        known = self.accepts(other, timeout=timeout)
         if not known and not self._target.socket:
             raise OpsError(
                 f"The database accepts neither the old nor the new password of {self._target.role}",

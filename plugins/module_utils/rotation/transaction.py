@@ -60,7 +60,7 @@ class Transaction:
         drain: called between the stop of the producers and the stop of the rest; raises to undo. None: no drain.
         prove: called with (right secret, wrong secret, services that must prove it) when everything runs; raises when
             the proof fails.
-        cancelled: asked before each step; True undoes what was done so far.
+        cancelled: asked before each step and while something is waited for; True undoes what was done so far.
         stop_timeout: seconds of grace where the Compose file declares none.
         authority: told the secret right before the env file is, and again whenever a run finishes or undoes; None
             where only the env file decides.
@@ -107,9 +107,10 @@ class Transaction:
         found = {"utc": self._stack.clock.utc(), "project": self._stack.name, "snapshots": self._originals.taken}
         self._begin({**found, **switch.to_record()})
         try:
-            self._quiesce()
-            self._replace()
-            return self.finish()
+            with self._stack.clock.interrupted_by(self._heed):
+                self._quiesce()
+                self._replace()
+                return self.finish()
         except Exception as exc:  # whatever it is, a stack with half a secret must not stay
             failure = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
             raise self._rolled_back(failure) from exc
@@ -242,7 +243,12 @@ class Transaction:
             f"({', '.join(everyone)}), and they are healthy again"
             + (f", except what was not before ({', '.join(sick)})" if sick else ""),
             hint=failure.hint or "Mend the cause and run again.",
-            facts={**failure.facts, "rolled_back": True, "steps": self._outcome.steps},
+            facts={
+                **failure.facts,
+                "rolled_back": True,
+                "steps": self._outcome.steps,
+                "interruption": self._outcome.interruption,
+            },
         )
 
     def _half_done(self) -> str:
@@ -295,9 +301,10 @@ class Transaction:
         if not self._originals.are_back(everyone):
             raise OpsError("The containers are not those from before the rotation")
         well = [name for name in everyone if self._originals.was_well(name)]
-        self._stack.wait_well(well, timeout=switch.health_timeout)
+        wells = self._stack.wait_well(well, timeout=switch.health_timeout)
         # Other holders may have held yet another value before.
         self._prove(switch.old, switch.new, [name for name in well if name in switch.services])
+        self._outcome.measure(switch.services, wells, self._handling.stopping)
         self._end()
 
     def _superseded(self) -> bool:
@@ -339,6 +346,9 @@ class Transaction:
     def _step(self, name: str) -> None:
         """Begin a step of the way forward, unless somebody wants us to end."""
         self._note(name)
+        self._heed()
+
+    def _heed(self) -> None:
         if self._cancelled():
             raise OpsError("It was asked to end by a signal")
 
