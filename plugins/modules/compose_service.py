@@ -111,6 +111,9 @@ from ansible_collections.titan.ops.plugins.module_utils.compose.operations impor
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import Refused
 from ansible_collections.titan.ops.plugins.module_utils.core.journal import interrupted_operations
 
+# What the history calls it: the playbook's name.
+_VERBS = {"started": "start", "stopped": "stop", "restarted": "restart", "recreated": "recreate"}
+
 
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
@@ -156,6 +159,7 @@ def main() -> None:
         },
         operation,
         mutates="change services",
+        history=lambda params: _VERBS[params["state"]],
     )
 
 

@@ -22,9 +22,11 @@ from ansible.module_utils.common.parameters import PASS_VARS
 
 from ansible_collections.titan.ops.plugins.module_utils import bridge
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.compose.operations import Action, Plan
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
-from ansible_collections.titan.ops.plugins.modules import env_file
+from ansible_collections.titan.ops.plugins.modules import compose_service, env_file
+from ansible_collections.titan.ops.tests.unit import fakes
 
 Main = Callable[[], object]
 
@@ -256,3 +258,46 @@ def test_env_file_fails_without_a_value_in_its_words(src: Path, capsys: pytest.C
     result = run(capsys, env_file.main, src, path=str(path), values={"A": "geheim"})
     assert result["failed"] and "A stands more than once" in result["msg"]
     assert "geheim" not in json.dumps(result) + json.dumps(history(src))
+
+
+# The module compose_service
+
+
+@pytest.mark.parametrize(
+    ("state", "called"),
+    [("started", "start"), ("stopped", "stop"), ("restarted", "restart"), ("recreated", "recreate")],
+)
+def test_a_change_of_services_is_kept_under_its_playbooks_name_with_the_services_that_changed(
+    src: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, state: str, called: str
+) -> None:
+    def opened(context: Context, *, read: bool = True) -> Any:
+        context.stack = fakes.stack({"titan-brain": {}, "titan-nats": {}})
+        return context.stack
+
+    done = (Action("titan-brain", called, "asked for", "running"), Action("titan-nats", "none", "is", "running"))
+    monkeypatch.setattr(Context, "open", opened)
+    monkeypatch.setattr(compose_service, "plan", lambda *_args, **_more: Plan(state, (), False, False, done))
+    monkeypatch.setattr(compose_service, "apply", lambda *_args, **_more: done)
+    options = {"state": state, "operator": {"user": "alice"}}
+    planned = run(capsys, compose_service.main, src, _ansible_check_mode=True, **options)
+    assert planned["changed"] and not (src / "logs").exists()
+    run(capsys, compose_service.main, src, **options)
+    (line,) = history(src)
+    assert (line["operation"], line["result"], line["services"]) == (called, "ok", ["titan-brain"])
+    assert line["who"]["operator"] == "alice"
+    done = done[1:]  # nothing to do any more
+    result = run(capsys, compose_service.main, src, **options)
+    assert result["changed"] is False and len(history(src)) == 1
+
+
+@pytest.mark.parametrize("state", ["started", "restarted", "recreated"])
+def test_services_are_not_started_while_a_rotation_is_interrupted_whatever_the_compose_file_says(
+    src: Path, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    (src / "docker-compose.prod.yml").write_text("  : [broken\n", encoding="utf-8")
+    (src / "state").mkdir()
+    (src / "state" / "pg_password.journal").write_text("{}", encoding="utf-8")
+    result = run(capsys, compose_service.main, src, state=state, docker_host="unix:///nowhere")
+    assert result["failed"] and "An interrupted operation was found (pg_password)" in result["msg"]
+    (line,) = history(src)
+    assert line["result"] == "failed" and "services" not in line

@@ -64,6 +64,7 @@ class Ended:
         interruption: seconds by service.
         secret: the variable of the secret that it rotates.
         keys: the variables that it set.
+        services: the services that it started, stopped or replaced as such.
         recovered: what it recovered first.
         error: why it failed, one sentence without secrets.
     """
@@ -77,6 +78,7 @@ class Ended:
     interruption: Mapping[str, float] = field(default_factory=dict)
     secret: str | None = None
     keys: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     recovered: tuple[Recovered, ...] = ()
     error: str | None = None
 
@@ -106,8 +108,8 @@ def conclude(
 
     Args:
         operation: its name.
-        outcome: the result (``changed``, ``interruption``, ``keys`` as the modules document them), or the error (of an
-            OpsError its ``rolled_back`` and ``interruption``).
+        outcome: the result (``changed``, ``interruption``, ``variables`` and ``actions`` as the modules document them),
+            or the error (of an OpsError its ``rolled_back`` and ``interruption``).
         started: when it began, seconds since the epoch.
         seconds: how long it took.
         who: who ran it.
@@ -138,6 +140,7 @@ def conclude(
         },
         secret=secret,
         keys=tuple(facts.get("variables") or ()) if result == "ok" else (),
+        services=tuple(item["service"] for item in facts.get("actions") or () if item["action"] != "none"),
         recovered=tuple(recovered),
         error=error,
     )
@@ -270,6 +273,7 @@ def _lines(ended: Ended, entries: list[Entry]) -> bytes:
             "who": dict(ended.who),
             "interruption_seconds": {name: round(out, 3) for name, out in ended.interruption.items()},
             "keys": list(ended.keys),
+            "services": list(ended.services),
             "error": ended.error,
         }
         add(line, ended.rotated)
