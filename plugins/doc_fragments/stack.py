@@ -23,7 +23,8 @@ options:
     description:
       - Name of the Compose project.
       - By default the name that the labels of the stack's containers say, else what Compose itself would use.
-      - Another name than the containers' is refused, because it would start a second stack on empty volumes.
+      - Another name than the containers' is refused, because it would start a second stack on empty volumes. So is a
+        start without any container that tells the name, while volumes of the stack bear another one.
     type: str
   files:
     description:

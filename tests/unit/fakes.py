@@ -95,6 +95,7 @@ class FakeEngine:
     Attributes:
         containers: all there are; replace entries (``put``) to let something happen.
         images: id, environment and digests by image name; an image is found by its id as well.
+        volume_labels: the labels of each volume that Compose made.
         commands: what a command in a container answers: its arguments -> (exit code, output).
         log: the log lines of each container, by its name.
         failure: when set, every call raises it, as if the engine were gone.
@@ -104,6 +105,7 @@ class FakeEngine:
     def __init__(self, containers: Sequence[Container] = ()) -> None:
         self.containers = list(containers)
         self.images: dict[str, dict[str, Any]] = {}
+        self.volume_labels: dict[str, dict[str, str]] = {}
         self.commands: dict[tuple[str, ...], tuple[int, str]] = {}
         self.log: dict[str, list[str]] = {}
         self.failure: OpsError | None = None
@@ -148,6 +150,10 @@ class FakeEngine:
     def start(self, container: str) -> None:
         self._answer("start", self._find(container).name)
         self.change(container, status="running")
+
+    def volumes(self) -> dict[str, dict[str, str]]:
+        self._answer()
+        return self.volume_labels
 
     def image_id(self, image: str) -> str | None:
         self._answer()

@@ -21,6 +21,7 @@ from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
     CommandFailed,
     InvalidInput,
     OpsError,
+    Refused,
     Unhealthy,
 )
 from ansible_collections.titan.ops.tests.unit.fakes import NOW, FakeCli, container, stack
@@ -65,6 +66,43 @@ DECISIONS: dict[str, tuple[dict[str, Any] | None, str, str, str, str]] = {
     "other image": (OLD_IMAGE, "recreate", "stop", "restart", "recreate"),
     "exited, other configuration": ({"status": "exited", **OLD_HASH}, "recreate", "none", "start", "recreate"),
 }
+
+
+PROJECT, VOLUME = "com.docker.compose.project", "com.docker.compose.volume"
+OTHER_STACK = {"2026-01-30_data": {PROJECT: "2026-01-30", VOLUME: "data"}}
+# volumes that Compose has made -> whether a stack that no container names may start as "titan-prod"
+VOLUMES: dict[str, tuple[dict[str, dict[str, str]], bool]] = {
+    "none": ({}, True),
+    "its own": ({"titan-prod_data": {PROJECT: "titan-prod", VOLUME: "data"}}, True),
+    "its own and another's": ({"titan-prod_data": {PROJECT: "titan-prod", VOLUME: "data"}, **OTHER_STACK}, True),
+    "somebody else's": ({"blog_uploads": {PROJECT: "blog", VOLUME: "uploads"}}, True),
+    "those of another name": (OTHER_STACK, False),
+}
+
+
+def nameless(volumes: dict[str, dict[str, str]], name: str | None = None) -> Stack:
+    result = made([])
+    result.project = replace(result.project, name=name)
+    declared: dict[str, Any] = {"data": {"name": "titan-prod_data"}, "given": {"name": "given", "external": True}}
+    result.model = replace(result.model, volumes=declared)
+    engine: Any = result.engine
+    engine.volume_labels = volumes
+    return result
+
+
+@pytest.mark.parametrize("state", ["started", "recreated"])
+@pytest.mark.parametrize(("volumes", "allowed"), VOLUMES.values(), ids=VOLUMES.keys())
+def test_without_a_container_that_tells_its_name_no_stack_is_started_beside_its_data(
+    volumes: dict[str, dict[str, str]], allowed: bool, state: str
+) -> None:
+    if allowed:
+        assert plan(nameless(volumes), state, []).changed
+        return
+    with pytest.raises(Refused, match=r"volumes of the project 2026-01-30 \(2026-01-30_data\)") as caught:
+        plan(nameless(volumes), state, [])
+    assert "project_name" in str(caught.value)
+    # whoever says the name knows what he does
+    assert plan(nameless(volumes, "titan-prod"), state, []).changed
 
 
 @pytest.mark.parametrize(("state", "column"), [(state, column) for column, state in enumerate(STATES, start=1)])

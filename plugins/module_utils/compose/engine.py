@@ -219,6 +219,11 @@ class Engine:
         except _NotFound:
             return None
 
+    def volumes(self) -> dict[str, dict[str, str]]:
+        """The labels of every volume that Compose made, by the volume's name."""
+        answer = self._call("volumes", filters={"label": _PROJECT})
+        return {item["Name"]: dict(item.get("Labels") or {}) for item in answer.get("Volumes") or []}
+
     def image_digests(self, image: str) -> list[str]:
         """The repository digests of a local image (empty for one that was never pushed or pulled)."""
         try:

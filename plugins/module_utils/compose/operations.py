@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..core.errors import InvalidInput, OpsError
+from ..core.errors import InvalidInput, OpsError, Refused
 from .container import Container
 from .stack import Stack
 
@@ -65,7 +65,10 @@ def plan(stack: Stack, state: str, services: Sequence[str], *, dependencies: boo
 
     Raises:
         InvalidInput: an unknown service, or a restart of something that has no container.
+        Refused: the stack would come up on new, empty volumes beside those that it has.
     """
+    if stack.project.name is None and state in ("started", "recreated"):
+        _refuse_new_volumes(stack)
     names = stack.model.resolve_all(services) or list(stack.model.services)
     touched = _with_dependencies(stack, names) if dependencies else names
     found = stack.containers_of(touched)
@@ -122,6 +125,29 @@ def apply(
         raise _explained(stack, touched, exc) from exc
     after = stack.containers_of(touched)
     return [_outcome(action, before[action.service], after[action.service]) for action in planned.actions]
+
+
+def _refuse_new_volumes(stack: Stack) -> None:
+    """Of a project whose name neither a container nor the operator tells, the volumes that exist must bear the name.
+
+    Compose's own rule makes one from the directory's name, which is another one with each release.
+    """
+    there = stack.engine.volumes()
+    own = {key: body.get("name") for key, body in stack.model.volumes.items() if not body.get("external")}
+    if any(name in there for name in own.values()):
+        return
+    others = {
+        labels.get("com.docker.compose.project", ""): name
+        for name, labels in sorted(there.items(), reverse=True)
+        if labels.get("com.docker.compose.volume") in own
+    }
+    if others:
+        told = ", ".join(f"{project} ({volume})" for project, volume in sorted(others.items()))
+        raise Refused(
+            f"No container of {stack.project.src} is there to tell the Compose project's name, and as {stack.name} the "
+            f"stack would start on new, empty volumes, although there are volumes of the project {told}",
+            hint=f"Say which one is meant with project_name (in titan_stack); {stack.name} is right for a new stack.",
+        )
 
 
 def _carry_out(stack: Stack, planned: Plan, *, grace: float, timeout: float) -> None:

@@ -225,14 +225,14 @@ def _mending(literals: Sequence[Literal], key: str, path: str) -> str:
     """How copies that a change of the env file does not reach are mended."""
     encoded = [f"service {item.service}, variable {item.variable}" for item in literals if item.encoded]
     exception = (
-        f" Not so where it is percent-encoded ({'; '.join(encoded)}): move the whole text into {path} as a variable of "
-        "its own, which is kept in step there, and refer to that one."
+        f" Not so where it is percent-encoded ({'; '.join(encoded)}): move the whole text into {path} as a variable of"
+        " its own, which is kept in step there, and refer to that one."
         if encoded
         else ""
     )
     return (
-        f"Write ${{{key}}} in place of the value in each (or env_file: {path}).{exception} Recreate these services, and "
-        "run again."
+        f"Write ${{{key}}} in place of the value in each (or env_file: {path}).{exception} Recreate these services, "
+        "and run again."
     )
 
 
