@@ -84,6 +84,8 @@ def _tree() -> list[str]:
             continue
         for name in [*names, *files]:
             path = os.path.join(directory, name)
+            if path == LOCK:
+                continue  # it is made by the first run, and stays
             info = os.lstat(path)
             link = f" -> {os.readlink(path)}" if os.path.islink(path) else ""
             found.append(f"{path}{link} {info.st_uid}:{info.st_gid} {oct(info.st_mode)}")
@@ -141,6 +143,8 @@ def baseline() -> dict[str, Any]:
 
 
 def lock_is_free() -> bool:
+    if not os.path.exists(LOCK):
+        return True  # on a new host: nobody has ever held it
     with open(LOCK, "rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
