@@ -92,15 +92,12 @@ class Harness:
         seen = self.agent("prober_stop")
         if not seen["violations"] or not seen["let_in"]:
             raise Trouble(f"the prober did not see that no stored password was let in: {seen}")
-        plant = (
-            "touch /opt/titan/state/x.journal /opt/titan/compose/..env.prod.titan-new; "
-            "docker create --name odd titan/nats:2 >/dev/null"
-        )
-        self._sees("rotate_hmac", plant, ("x.journal", ".titan-new", "odd"))
-        self.agent(
-            "run",
-            script="rm /opt/titan/state/x.journal /opt/titan/compose/..env.prod.titan-new; docker rm -v odd >/dev/null",
-        )
+        files = "/opt/titan/state/x.journal /opt/titan/compose/..env.prod.titan-new"
+        try:
+            plant = f"touch {files}; docker create --name odd titan/nats:2 >/dev/null"
+            self._sees("rotate_hmac", plant, ("x.journal", ".titan-new", "odd"))
+        finally:
+            self.agent("run", script=f"rm -f {files}; docker rm -v odd >/dev/null")
         for rotation, key in KEYS.items():
             file = "/opt/titan/compose/.env.prod"
             plant = f"cp -p {file} /root/chaos-env; sed -i 's/^{key}=.*/{key}={STRANGER}/' {file}"
