@@ -41,8 +41,9 @@ molecule: venv ## every molecule scenario on the sandbox Droplet, or one: scenar
 	@scripts/molecule $(scenario)
 
 .PHONY: bench
-bench: sandbox ## the rotation by playbook against the runbook's own commands, side by side on the sandbox
-	@python tests/bench/rotate_hmac.py
+bench: sandbox ## both rotations by playbook against the runbook's own commands, side by side on the sandbox
+	@failed=0; for name in rotate_hmac rotate_db_password; do \
+	  echo "--- $$name"; python tests/bench/$$name.py || failed=1; done; exit $$failed
 
 .PHONY: chaos
 chaos: sandbox ## the whole fault matrix of the rotations on the sandbox, or a part: args="-h"
