@@ -5,8 +5,8 @@
 """The database password's rotation by playbook against the runbook's own commands, side by side on the sandbox.
 
 Measured as the HMAC rotation is (rotate_hmac.py). A third way does nothing but stop brain and start it again: no
-rotation can be shorter than that. Exits 1 when the playbook interrupts brain for more than half as long as the runbook's
-commands do (medians), or loses an intent or has one rejected.
+rotation can be shorter than that. Exits 1 when the playbook interrupts brain for more than half as long as the
+runbook's commands do (medians), or loses an intent or has one rejected.
 """
 
 from __future__ import annotations
