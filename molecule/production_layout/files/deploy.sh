@@ -30,7 +30,7 @@ sed -i compose/.env.prod \
     -e "/^TITAN_DB_PASSWORD=/a DATABASE_URL=postgres://titan:$encoded@titan-postgres:5432/titan_brain" \
     -e 's|^TITAN_DB_HOST=.*|TITAN_DB_HOST=postgres|' \
     -e 's|^NATS_URL=.*|NATS_URL=nats://nats:4222|' \
-    -e 's|^SEED_ROWS=.*|SEED_ROWS=1000|'
+    -e 's|^SEED_ROWS=.*|SEED_ROWS=1000|' -e 's|^INTENT_RATE=.*|INTENT_RATE=5|'
 cp -p compose/.env.prod /root/first.env # for the tests
 
 for release in "$first" "$second"; do

@@ -62,8 +62,8 @@ class Production(Droplet):
         super().__init__(INVENTORY)
 
     def rotation(self, name: str, *args: str, **options: Any) -> dict[str, Any]:
-        """The module itself, which knows no inventory variables."""
-        return self.module(name, *args, project_src=CURRENT, **options)
+        """The module itself, which knows no inventory variables; here the env file is named by the release's link."""
+        return self.module(name, *args, project_src=CURRENT, env_file=".env.prod", **options)
 
     def secret(self, key: str = HMAC_KEY, path: str = ENV_FILE) -> str:
         """A value of the env file, which is in single quotes where it was written so."""

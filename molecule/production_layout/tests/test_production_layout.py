@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 from droplet import words
@@ -118,6 +119,22 @@ def test_stopped_and_started_it_is_the_same_stack_on_the_same_data(droplet: Prod
     assert droplet.sh("docker volume ls --quiet") == volumes
     assert int(droplet.sql(decisions)) >= rows > 0
     assert_agree(droplet, old_password=droplet.secret(KEY), old_hmac=droplet.secret(HMAC_KEY))
-    # the deployment's own command leaves it as it is
-    droplet.sh(f"{COMPOSE} --project-name {PROJECT} up --detach")
-    assert droplet.containers() == after
+
+
+def test_without_containers_it_is_not_started_on_empty_volumes(droplet: Production) -> None:
+    """Nothing tells the project's name then; by Compose's own rule it would be another one."""
+    rows, volumes = int(droplet.sql("SELECT count(*) FROM brain_decisions")), droplet.sh("docker volume ls --quiet")
+    droplet.sh(f"{COMPOSE} --project-name {PROJECT} down")
+    named = {
+        "project_src": CURRENT,
+        "project_name": PROJECT,
+        "files": ["docker-compose.prod.yml", "compose.override.digest.yml"],
+    }
+    refused = droplet.playbook("start")
+    assert refused.returncode != 0 and f"although there are volumes of the project {PROJECT} " in words(refused)
+    assert droplet.containers() == {} and droplet.sh("docker volume ls --quiet") == volumes
+    done = droplet.playbook("start", "-e", json.dumps({"titan_stack": named}))
+    assert done.returncode == 0, done.stdout
+    assert droplet.sh("docker volume ls --quiet") == volumes
+    assert int(droplet.sql("SELECT count(*) FROM brain_decisions")) >= rows > 0
+    assert_agree(droplet, old_password=droplet.secret(KEY), old_hmac=droplet.secret(HMAC_KEY))

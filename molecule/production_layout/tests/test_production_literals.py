@@ -16,12 +16,14 @@ from droplet import ENV_FILE, words
 from production import (
     COMPOSE,
     COMPOSE_FILE,
+    CURRENT,
     HMAC_IN,
     HMAC_KEY,
     KEY,
     OVERRIDE,
     PASSWORD_IN,
     PROJECT,
+    RELEASE,
     SERVICES,
     Production,
     assert_agree,
@@ -49,7 +51,7 @@ def test_a_rotation_that_fails_brings_the_chosen_password_back_wherever_it_was(d
     broken = {"services": {"titan-execution": {"command": ["false"], "restart": "no"}}}
     files = ["docker-compose.prod.yml", "compose.override.digest.yml", "/root/broken.yml"]
     droplet.sh(f"cat > /root/broken.yml <<'END'\n{json.dumps(broken)}\nEND")
-    variables = {"titan_stack": {"project_src": "/opt/titan/current", "files": files}}
+    variables = {"titan_stack": {"project_src": CURRENT, "files": files}}
     done = droplet.playbook("rotate_db_password", "-e", json.dumps(variables))
     assert done.returncode != 0
     assert "titan-execution exited with code 1" in words(done)
@@ -84,7 +86,7 @@ def written_out(droplet: Production) -> Iterator[dict[str, list[str]]]:
         droplet.sh(f"cat > {path} <<'END'\n{text}\nEND")
 
     def said(service: str, variable: str, path: str, text: str) -> str:
-        shown = path.replace("/opt/titan/releases/2026-02-06", "/opt/titan/current")
+        shown = path.replace(RELEASE, CURRENT)
         return f"service {service}, variable {variable} ({shown}, line {line_of(droplet, path, text)})"
 
     yield {
@@ -114,7 +116,7 @@ def test_every_literal_is_named_and_nothing_is_changed(
     assert "Nothing was changed" in result["msg"]
     assert f"Write ${{{KEY if name == 'pg_password' else HMAC_KEY}}} in place of the value in each" in result["msg"]
     # what interpolation would put into a URL is not what must stand there
-    whole = f"(service titan-brain, variable DATABASE_URL): move the whole text into {ENV_FILE}"
+    whole = f"(service titan-brain, variable DATABASE_URL): move the whole text into {CURRENT}/.env.prod"
     assert (whole in result["msg"]) is (name == "pg_password")
     for value in (CHOSEN, quote(CHOSEN, safe=""), droplet.secret(HMAC_KEY)):
         assert value not in str(result)
@@ -159,6 +161,6 @@ def test_mended_it_is_rotated_just_as_check_mode_predicts(name: str, droplet: Pr
     assert droplet.env_file() == changed
     assert_agree(droplet, old_password=password, old_hmac=secret)
     # no signed intent was rejected or lost, and it goes on
-    later = droplet.settled_flow(accepted=flow["accepted"] + 40)
+    later = droplet.settled_flow(accepted=flow["accepted"] + 10)
     assert later["rejected"] == flow["rejected"]
     assert later["published"] - flow["published"] == later["accepted"] - flow["accepted"]
