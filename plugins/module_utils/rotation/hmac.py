@@ -18,10 +18,11 @@ from ..core.errors import InvalidInput, OpsError, Refused
 from ..core.journal import Journal
 from ..health.http import request
 from .drain import DrainResult, backlog, drain
-from .envsecret import EnvSecret, disagreeing, read_secret, swapped
+from .envsecret import EnvSecret, read_secret, swapped
 from .frame import in_frame, journal_of, recover_interrupted
-from .guards import check_active, check_guards, check_replacement, check_well, refuse
+from .guards import check_guards
 from .hmac_options import HmacOptions
+from .planning import carry_of, diff_of, disagreement, guarded, holders_of, other_holders
 from .signed import SignedProbe, prove_probe
 from .switch import Switch
 from .transaction import Outcome, Transaction
@@ -71,30 +72,11 @@ class HmacPlan:
 
     def holders(self) -> list[dict[str, Any]]:
         """Each holder with its variables and what is done with it."""
-        done = {
-            **dict.fromkeys(self.services, "switched"),
-            **dict.fromkeys(self.stale, "recreated"),
-            **dict.fromkeys(self.left, "left"),
-        }
-        return [
-            {"service": item.service, "variables": item.variables, "action": done.get(item.service, "none")}
-            for item in self.secret.holders
-        ]
+        return holders_of(self.secret, {"switched": self.services, "recreated": self.stale, "left": self.left})
 
     def diff(self) -> dict[str, str]:
         """Before and after, one line a place; never a value."""
-        path = self.secret.file.path
-        places = [f"{path}: {key}" for key in self.secret.keys]
-        kept: list[str] = []
-        for holder in self.holders():
-            lines = [f"{holder['service']}: {name}" for name in holder["variables"]]
-            if holder["action"] != "none":
-                (kept if holder["action"] == "left" else places).extend(lines)
-        same = "".join(f"{place} (old secret)\n" for place in kept)
-        return {
-            "before": "".join(f"{place} (old secret)\n" for place in places) + same,
-            "after": "".join(f"{place} (new secret)\n" for place in places) + same,
-        }
+        return diff_of(self.secret, self.holders())
 
 
 def rotate(
@@ -168,32 +150,20 @@ def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
                 f"The service {name} signs with {options.key} and is not among the services that are switched together",
                 hint="Add it to services: what it signs with the old secret would be rejected.",
             )
-    there = stack.containers_of(holding)
-    others = [name for name in holding if name not in services and there[name]]
-    warnings = [*secret.warnings, *_other_holders(options, secret, others)]
-    absent = [name for name in holding if name not in services and not there[name]]
-    warnings += [f"{name} has no container: it gets the new secret when one is made" for name in absent]
-    disagree = disagreeing(stack, secret)
-    if set(disagree) & set(services):
-        raise Refused(
-            f"The env file was changed since these services were made, and they hold another {options.key}: "
-            f"{', '.join(name for name in services if name in disagree)}",
-            hint="Recreate them first (recreate.yml -e service=...), or put the right value back into the file.",
-        )
-    warnings += [f"{name} holds another {options.key} than the env file says" for name in disagree]
+    others, told = other_holders(stack, options, secret, services, among=holding, what="secret")
+    warnings = [*secret.warnings, *told, *disagreement(stack, secret, services)]
     stale = tuple(others) if options.stale == "recreate" else ()
-    touched = [*services, *stale]
-    warnings += _guard(stack, options, services, stale)
+    warnings += guarded(stack, options, services, stale, what="secret")
+    _check_backlog(stack, options)
     # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
     swapped(secret.file.data, options.key, secret.value, "0" * 2 * options.length)
-    carry = {stack.model.resolve(name): tuple(paths) for name, paths in options.carry_files.items()}
     return HmacPlan(
         secret=secret,
         services=tuple(services),
         producers=tuple(name for name in producers if name in services),
         stale=stale,
         left=tuple(others) if options.stale == "warn" else (),
-        carry={name: paths for name, paths in carry.items() if name in touched},
+        carry=carry_of(stack, options, [*services, *stale]),
         drained=options.drain.enabled,
         warnings=tuple(warnings),
     )
@@ -327,48 +297,12 @@ def _transaction(
     )
 
 
-def _other_holders(options: HmacOptions, secret: EnvSecret, others: list[str]) -> list[str]:
-    """Warnings about holders that are not switched; raises where the policy or their nature forbids to go on."""
-    warnings = []
-    if others and options.stale == "fail":
-        raise Refused(
-            f"Other services hold {options.key}, too: {', '.join(others)}",
-            hint="Add them to services, or let them be recreated with stale: recreate.",
-        )
-    if others and options.stale == "warn":
-        warnings.append(f"These services keep the old {options.key} until they are recreated: {', '.join(others)}")
-    if secret.outsiders:
-        names = ", ".join(item.name for item in secret.outsiders)
-        text = f"Containers outside of the stack's services hold {options.key}: {names}"
-        if options.stale != "warn" and not options.force:
-            raise Refused(
-                text, hint="Remove them or give them the secret by hand afterwards (stale: warn, or force: true)."
-            )
-        warnings.append(text + "; they keep the old one")
-    return warnings
-
-
-def _guard(stack: Stack, options: HmacOptions, services: Sequence[str], stale: Sequence[str]) -> list[str]:
-    """Warnings about what is forced or pending; raises, with every reason at once, where something forbids it."""
-    what = f"{options.key} is not rotated"
-    idle = [name for name in stale if not check_active(stack, name)]
-    touched = [*services, *(name for name in stale if name not in idle)]
-    missing, changing, pending = check_replacement(stack, [*services, *stale])
-    if missing:
-        raise refuse(missing, what=what, forcible=False)
-    reasons = [*check_guards(stack, options.guards), *check_well(stack, touched), *changing]
-    if reasons and not options.force:
-        raise refuse(reasons, what=what)
+def _check_backlog(stack: Stack, options: HmacOptions) -> None:
     if options.drain.enabled:
         try:
             backlog(stack, options.drain)
         except OpsError as exc:
             raise Refused(
-                f"{what}: its backlog cannot be read. {exc.msg}",
+                f"{options.key} is not rotated: its backlog cannot be read. {exc.msg}",
                 hint="Mend that, or go without draining (drain.enabled: false): intents under way will be rejected.",
             ) from exc
-    return [
-        *(f"Forced although: {reason}" for reason in reasons),
-        *(f"{name} does not run: it gets the new secret and stays stopped" for name in idle),
-        *pending,
-    ]

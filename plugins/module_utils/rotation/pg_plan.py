@@ -16,9 +16,9 @@ from ..core.errors import InvalidInput, OpsError, Refused
 from ..database.checks import refuse_unless_usable
 from ..database.login import LoginFailed
 from ..database.server import Facts, Server
-from .envsecret import EnvSecret, disagreeing, read_secret, swapped
-from .guards import check_active, check_guards, check_replacement, check_well, refuse
+from .envsecret import EnvSecret, read_secret, swapped
 from .pg_options import PgOptions
+from .planning import carry_of, diff_of, disagreement, guarded, holders_of, other_holders
 
 __all__ = ["PgPlan", "plan"]
 
@@ -68,30 +68,19 @@ class PgPlan:
 
     def holders(self) -> list[dict[str, Any]]:
         """Each holder with its variables and what is done with it."""
-        done = {
-            self.database: "kept",
-            **dict.fromkeys(self.services, "switched"),
-            **dict.fromkeys([*self.stale, *self.first], "recreated"),
-            **dict.fromkeys(self.left, "left"),
-        }
-        return [
-            {"service": item.service, "variables": item.variables, "action": done.get(item.service, "none")}
-            for item in self.secret.holders
-        ]
+        return holders_of(
+            self.secret,
+            {
+                "kept": (self.database,),
+                "switched": self.services,
+                "recreated": (*self.stale, *self.first),
+                "left": self.left,
+            },
+        )
 
     def diff(self, role: str) -> dict[str, str]:
         """Before and after, one line a place; never a value."""
-        places = [f"role {role} of {self.database}", *(f"{self.secret.file.path}: {key}" for key in self.secret.keys)]
-        kept: list[str] = []
-        for holder in self.holders():
-            lines = [f"{holder['service']}: {name}" for name in holder["variables"]]
-            if holder["action"] != "none":
-                (kept if holder["action"] in ("left", "kept") else places).extend(lines)
-        same = "".join(f"{place} (old secret)\n" for place in kept)
-        return {
-            "before": "".join(f"{place} (old secret)\n" for place in places) + same,
-            "after": "".join(f"{place} (new secret)\n" for place in places) + same,
-        }
+        return diff_of(self.secret, self.holders(), first=[f"role {role} of {self.database}"])
 
 
 def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
@@ -108,29 +97,22 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
     database = server.name
     holding = [name for name in secret.services() if name != database]
     services, not_holding = _services(stack, options, holding, database)
-    there = stack.containers_of(holding)
-    others = [name for name in holding if name not in services and there[name]]
+    others, told = other_holders(stack, options, secret, services, among=holding, what="password")
     stale = tuple(others) if options.stale == "recreate" else ()
     first = (database,) if options.recreate_database and database in secret.services() else ()
-    warnings = [*secret.warnings, *_other_holders(options, secret, others)]
-    warnings += [
-        f"{name} has no container: it gets the new password when one is made"
-        for name in holding
-        if name not in services and not there[name]
-    ]
+    warnings = [*secret.warnings, *told]
     warnings += [f"{name} does not hold {options.key}: it is not stopped" for name in not_holding]
-    warnings += _disagreement(stack, options, secret, [*services, *stale], database)
+    warnings += disagreement(stack, secret, [*services, *stale], ignored=[database], lost=options.recover)
     # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
     swapped(secret.file.data, options.key, secret.value, options.password or "x" * options.length)
     # The database first: of a wrong password there, services that are not well are only the consequence.
     known, seen = _database(stack, options, secret, server, [*services, *stale])
-    warnings += _guard(stack, options, services, [*stale, *first], database)
+    warnings += guarded(stack, options, services, stale, what="password", ill_is_fine=options.recover)
     if database in secret.services() and not first:
         warnings.append(
             f"{database} itself keeps the old password in its environment, where it counts only for a new volume; the "
             f"next plain `docker compose up -d` recreates it"
         )
-    carry = {stack.model.resolve(name): tuple(paths) for name, paths in options.carry_files.items()}
     return PgPlan(
         secret=secret,
         database=database,
@@ -139,7 +121,7 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
         first=first,
         left=tuple(others) if options.stale == "warn" else (),
         not_holding=tuple(not_holding),
-        carry={name: paths for name, paths in carry.items() if name in [*services, *stale]},
+        carry=carry_of(stack, options, [*services, *stale]),
         password_known=known,
         warnings=tuple(dict.fromkeys([*warnings, *seen])),
     )
@@ -160,64 +142,6 @@ def _services(stack: Stack, options: PgOptions, holding: list[str], database: st
             hint=f"The holders are: {', '.join(holding) or 'none'}. Name the right ones with services.",
         )
     return services, [name for name in named if name not in holding]
-
-
-def _other_holders(options: PgOptions, secret: EnvSecret, others: list[str]) -> list[str]:
-    """Warnings about holders that are not switched; raises where the policy or their nature forbids to go on."""
-    warnings = []
-    if others and options.stale == "fail":
-        raise Refused(
-            f"Other services hold {options.key}, too: {', '.join(others)}",
-            hint="Add them to services, or let them be recreated with stale: recreate.",
-        )
-    if others and options.stale == "warn":
-        warnings.append(f"These services keep the old {options.key} until they are recreated: {', '.join(others)}")
-    if secret.outsiders:
-        names = ", ".join(item.name for item in secret.outsiders)
-        text = f"Containers outside of the stack's services hold {options.key}: {names}"
-        if options.stale != "warn" and not options.force:
-            raise Refused(
-                text, hint="Remove them or give them the password by hand afterwards (stale: warn, or force: true)."
-            )
-        warnings.append(text + "; they keep the old one")
-    return warnings
-
-
-def _disagreement(
-    stack: Stack, options: PgOptions, secret: EnvSecret, touched: Sequence[str], database: str
-) -> list[str]:
-    """Warnings about holders of yet another value; raises where the password is not meant to be lost."""
-    others = [name for name in disagreeing(stack, secret) if name != database]
-    if set(others) & set(touched) and not options.recover:
-        raise Refused(
-            f"The env file was changed since these services were made, and they hold another {options.key}: "
-            f"{', '.join(name for name in touched if name in others)}",
-            hint="Recreate them first (recreate.yml -e service=...), or put the right value back into the file; "
-            "recover: true goes on with what the file says.",
-        )
-    return [f"{name} holds another {options.key} than the env file says" for name in others]
-
-
-def _guard(
-    stack: Stack, options: PgOptions, services: Sequence[str], others: Sequence[str], database: str
-) -> list[str]:
-    """Warnings about what is forced or pending; raises, with every reason at once, where something forbids it."""
-    what = f"{options.key} is not rotated"
-    idle = [name for name in others if not check_active(stack, name)]
-    touched = [*services, *(name for name in others if name not in idle and name != database)]
-    missing, changing, pending = check_replacement(stack, [*services, *(name for name in others if name != database)])
-    if missing:
-        raise refuse(missing, what=what, forcible=False)
-    ill = check_well(stack, touched)
-    reasons = [*check_guards(stack, options.guards), *([] if options.recover else ill), *changing]
-    if reasons and not options.force:
-        raise refuse(reasons, what=what)
-    return [
-        *(f"Forced although: {reason}" for reason in reasons),
-        *(ill if options.recover else ()),
-        *(f"{name} does not run: it gets the new password and stays stopped" for name in idle),
-        *pending,
-    ]
 
 
 def _database(

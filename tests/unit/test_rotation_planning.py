@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What both kinds of rotations say of the same trouble: the same, with their own words for the secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
+from ansible_collections.titan.ops.plugins.module_utils.rotation.pg_plan import plan
+from ansible_collections.titan.ops.tests.unit import fake_host, rotating, test_rotation_pg
+from ansible_collections.titan.ops.tests.unit.fake_host import Host
+
+BRAIN, EXECUTION = "titan-brain", "titan-execution"
+Planned = Callable[..., Any]
+
+
+@pytest.fixture(params=["hmac", "pg"])
+def kind(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Host, Planned, dict[str, str]]:
+    """A host, what plans on it, and its words: key, secret, another holder and its variable, the value."""
+    if request.param == "hmac":
+        host = rotating.new_host(tmp_path / "titan", monkeypatch)
+        words = {"key": "HMAC_SECRET", "what": "secret", "other": "titan-opsd", "value": fake_host.OLD}
+        return host, lambda **changes: hmac.plan(host.stack(), rotating.options(**changes)), words
+    run = test_rotation_pg.made(tmp_path / "titan", monkeypatch)
+    words = {"key": "TITAN_DB_PASSWORD", "what": "password", "other": "titan-ai-quant", "value": test_rotation_pg.OLD}
+
+    def planned(**changes: Any) -> Any:
+        stack, chosen = run.host.stack(), test_rotation_pg.options(**changes)
+        return plan(stack, chosen, run.database.connect(stack, chosen.target))
+
+    return run.host, planned, words
+
+
+Kind = tuple[Host, Planned, "dict[str, str]"]
+
+
+def refused(planned: Planned, **changes: Any) -> str:
+    with pytest.raises(OpsError) as caught:
+        planned(**changes)
+    return str(caught.value)
+
+
+def actions(planned: Any) -> dict[str, str]:
+    return {item["service"]: item["action"] for item in planned.holders() if item["service"] != "titan-postgres"}
+
+
+def test_other_holders_are_recreated_left_or_refused_as_the_policy_says(kind: Kind) -> None:
+    _host, planned, words = kind
+    key, other = words["key"], words["other"]
+    done = planned()
+    assert done.stale == (other,) and done.left == ()
+    assert actions(done) == {BRAIN: "switched", EXECUTION: "switched", other: "recreated"}
+    kept = planned(stale="warn")
+    assert kept.stale == () and kept.left == (other,)
+    assert actions(kept) == {BRAIN: "switched", EXECUTION: "switched", other: "left"}
+    assert f"These services keep the old {key} until they are recreated: {other}" in kept.warnings
+    for text in (kept.diff("titan") if words["what"] == "password" else kept.diff()).values():
+        assert next(line for line in text.splitlines() if line.startswith(other)).endswith("(old secret)")
+    assert refused(planned, stale="fail").startswith(f"Other services hold {key}, too: {other}. Nothing was changed.")
+
+
+def test_a_holder_without_a_container_or_that_does_not_run_is_told(kind: Kind) -> None:
+    host, planned, words = kind
+    [raw] = host.of(words["other"])
+    host.stop(raw["Id"])
+    assert f"{words['other']} does not run: it gets the new {words['what']} and stays stopped" in planned().warnings
+    host.remove(raw["Id"])
+    done = planned()
+    assert f"{words['other']} has no container: it gets the new {words['what']} when one is made" in done.warnings
+    assert actions(done)[words["other"]] == "none"
+
+
+def test_a_container_outside_of_the_stack_is_refused_unless_told(kind: Kind) -> None:
+    host, planned, words = kind
+    made = host.create("elsewhere", {**host.body("titan-nats"), "Env": [f"X={words['value']}"]})
+    host.containers[made]["Config"]["Labels"] = {}
+    host.containers[made]["State"]["Status"] = "running"
+    said = refused(planned)
+    assert f"Containers outside of the stack's services hold {words['key']}: elsewhere" in said
+    assert f"give them the {words['what']} by hand afterwards" in said
+    for changes in ({"force": True}, {"stale": "warn"}):
+        assert any(text.endswith("elsewhere; they keep the old one") for text in planned(**changes).warnings)
+
+
+def test_what_is_not_well_or_has_another_image_by_now_is_refused_with_every_reason_unless_forced(kind: Kind) -> None:
+    host, planned, words = kind
+    host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"
+    host.images["titan/execution:1"] = "sha256:other"
+    said = refused(planned)
+    assert said.startswith(f"{words['key']} is not rotated: titan-brain runs, but its health check says unhealthy.")
+    assert "titan/execution:1 is another image by now" in said
+    assert len([text for text in planned(force=True).warnings if text.startswith("Forced although: ")]) == 2
+
+
+def test_services_that_were_made_with_another_value_are_refused(kind: Kind) -> None:
+    host, planned, words = kind
+    config = host.one(EXECUTION)["Config"]
+    config["Env"] = [entry.replace(words["value"], "9" * 30) for entry in config["Env"]]
+    said = refused(planned, force=True)
+    assert f"they hold another {words['key']}: titan-execution. Nothing was changed. Recreate them first" in said
+    assert ("recover: true" in said) is (words["what"] == "password")
+
+
+def test_a_pending_change_of_configuration_is_warned_of(kind: Kind) -> None:
+    host, planned, _words = kind
+    host.one(BRAIN)["Config"]["Labels"]["com.docker.compose.config-hash"] = "another"
+    assert any("titan-brain: its configuration changed since it was made" in text for text in planned().warnings)
