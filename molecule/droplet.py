@@ -158,7 +158,7 @@ class Droplet:
         """Run a playbook as the README says."""
         return self._ansible("ansible-playbook", *self._inventories, f"playbooks/{name}.yml", *args)
 
-    def module(self, name: str, *args: str, **options: Any) -> dict[str, Any]:
+    def module(self, name: str, /, *args: str, **options: Any) -> dict[str, Any]:
         """Run a module of ours; its result, with ``failed`` set when it failed."""
         arguments = ["-a", json.dumps(options)] if options else []
         target = ["ansible", *self._inventories, "titan", "-m", f"titan.ops.{name}"]

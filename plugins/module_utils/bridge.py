@@ -148,6 +148,8 @@ def run_module(
         record(exc)
         raise
     record(result)
+    for name in ("about", "samples"):  # for the history and the metrics alone
+        result.pop(name, None)
     if context.stack:
         result = _masked(result, context.stack.redact.known)
     for warning in result.pop("warnings", []):

@@ -116,10 +116,13 @@ class Engine:
             driver_opt=endpoint.get("DriverOpts"),
         )
 
-    def remove(self, container: str) -> None:
-        """Remove a container, running or not; its volumes stay. Gone already is fine."""
+    def remove(self, container: str, *, volumes: bool = False) -> None:
+        """Remove a container, running or not; its volumes stay, or with ``volumes`` its anonymous ones go with it.
+
+        Gone already is fine.
+        """
         try:
-            self._call("remove_container", container, force=True)
+            self._call("remove_container", container, force=True, v=volumes)
         except _NotFound:
             return
 
@@ -238,6 +241,13 @@ class Engine:
         except _NotFound:
             return None
         return dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+
+    def image_labels(self, image: str) -> dict[str, str]:
+        """The labels that a local image gives to its containers; none for an image that is not there."""
+        try:
+            return dict((self._call("inspect_image", image).get("Config") or {}).get("Labels") or {})
+        except _NotFound:
+            return {}
 
     def version(self) -> str:
         """The engine's version."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..core.errors import InvalidInput, Refused
 from .container import Container
 
-__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "base_of", "locate", "project_name", "secrets_file"]
+__all__ = ["DEFAULT_FILE", "Project", "StackOptions", "base_of", "locate", "members", "project_name", "secrets_file"]
 
 DEFAULT_FILE = "docker-compose.prod.yml"
 _SECRETS_FILE = "compose/.env.prod"
@@ -139,6 +139,22 @@ def _mine(options: StackOptions, containers: Iterable[Container]) -> list[Contai
     if not os.path.isdir(src):
         raise InvalidInput(f"There is no project directory {src}", hint="Name the right one with project_src.")
     return [item for item in containers if _belongs(item, src) and not item.one_off]
+
+
+def members(options: StackOptions, containers: Iterable[Container]) -> list[Container]:
+    """The containers of the stack by their labels alone, whatever has become of its Compose and env files.
+
+    Args:
+        options: what the operator said.
+        containers: every Compose container of the host.
+
+    Raises:
+        InvalidInput: there is no such directory.
+        Refused: the containers tell of two projects, or of another than ``options`` says.
+    """
+    mine = _mine(options, containers)
+    name = _name(options, options.project_src, mine)
+    return [item for item in mine if item.project == name]
 
 
 def _name(options: StackOptions, src: str, mine: list[Container]) -> str | None:

@@ -67,6 +67,8 @@ class Ended:
         services: the services that it started, stopped or replaced as such.
         recovered: what it recovered first.
         error: why it failed, one sentence without secrets.
+        about: more for the line, by field.
+        samples: more for the metrics.
     """
 
     operation: str
@@ -81,6 +83,8 @@ class Ended:
     services: tuple[str, ...] = ()
     recovered: tuple[Recovered, ...] = ()
     error: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
 
     @property
     def moment(self) -> float:
@@ -108,8 +112,8 @@ def conclude(
 
     Args:
         operation: its name.
-        outcome: the result (``changed``, ``interruption``, ``variables`` and ``actions`` as the modules document them),
-            or the error (of an OpsError its ``rolled_back`` and ``interruption``).
+        outcome: the result (``changed``, ``interruption``, ``variables`` and ``actions`` as the modules document them;
+            ``about`` and ``samples`` of Ended), or the error (of an OpsError its ``rolled_back`` and ``interruption``).
         started: when it began, seconds since the epoch.
         seconds: how long it took.
         who: who ran it.
@@ -143,6 +147,8 @@ def conclude(
         services=tuple(item["service"] for item in facts.get("actions") or () if item["action"] != "none"),
         recovered=tuple(recovered),
         error=error,
+        about=dict(facts.get("about") or {}),
+        samples=tuple(facts.get("samples") or ()),
     )
 
 
@@ -213,6 +219,7 @@ class History:
         samples = [
             Sample(LAST_RUN, operation, ended.moment),
             Sample(SUCCESS, operation, float(ended.result == "ok")),
+            *ended.samples,
             *(Sample(INTERRUPTION, {**operation, "service": name}, out) for name, out in ended.interruption.items()),
         ]
         for item in ended.recovered:
@@ -275,6 +282,7 @@ def _lines(ended: Ended, entries: list[Entry]) -> bytes:
             "keys": list(ended.keys),
             "services": list(ended.services),
             "error": ended.error,
+            **ended.about,
         }
         add(line, ended.rotated)
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()

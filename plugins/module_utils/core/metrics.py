@@ -17,7 +17,19 @@ from dataclasses import dataclass
 from .errors import InvalidInput
 from .files import read_regular, write_atomic
 
-__all__ = ["INTERRUPTION", "LAST_RUN", "ROTATED", "SUCCESS", "Sample", "default_directory", "export"]
+__all__ = [
+    "BACKUP_DURATION",
+    "BACKUP_SIZE",
+    "BACKUP_SUCCESS",
+    "BACKUP_VERIFIED",
+    "INTERRUPTION",
+    "LAST_RUN",
+    "ROTATED",
+    "SUCCESS",
+    "Sample",
+    "default_directory",
+    "export",
+]
 
 # Where the distributions' package has the collector look (Debian and Ubuntu, prometheus-node-exporter).
 _DIRECTORY = "/var/lib/prometheus/node-exporter"
@@ -26,12 +38,20 @@ LAST_RUN = "titan_operation_last_run_timestamp_seconds"
 SUCCESS = "titan_operation_last_success"
 INTERRUPTION = "titan_operation_interruption_seconds"
 ROTATED = "titan_secret_rotated_timestamp_seconds"
+BACKUP_SUCCESS = "titan_backup_last_success_timestamp_seconds"
+BACKUP_VERIFIED = "titan_backup_last_verified_timestamp_seconds"
+BACKUP_SIZE = "titan_backup_size_bytes"
+BACKUP_DURATION = "titan_backup_duration_seconds"
 # The collector wants one text for a metric in all files.
 _HELP = {
     LAST_RUN: "When the operation last ended, well or badly (Unix time).",
     SUCCESS: "Whether the operation's last run did what it was asked (1) or failed (0).",
     INTERRUPTION: "How long the operation last interrupted the service.",
     ROTATED: "When the secret was last rotated (Unix time).",
+    BACKUP_SUCCESS: "When the last backup of the database was complete and checked (Unix time).",
+    BACKUP_VERIFIED: "When a backup of the database was last restored by a drill, with equal counts (Unix time).",
+    BACKUP_SIZE: "Size of the last backup of the database.",
+    BACKUP_DURATION: "How long the last backup of the database took.",
 }
 _SAMPLE = re.compile(rf"({'|'.join(_HELP)})(\{{.*\}}) (\S+)")
 

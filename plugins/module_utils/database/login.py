@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -82,6 +83,11 @@ class Connection:
             # of the server's words only the first line: those after it quote the statement
             raise OpsError(f"The database {self._name} refused: {_first_line(exc)}") from exc
         return [tuple("" if value is None else str(value) for value in row) for row in rows]
+
+    def cancel(self) -> None:
+        """Have the server end the statement that another thread is waiting for."""
+        with contextlib.suppress(psycopg2.Error):
+            self._raw.cancel()
 
     def close(self) -> None:
         """End the session."""

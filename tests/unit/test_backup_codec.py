@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Compression of plain dumps: read again by other programs, and damage is found."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.backup.codec import decoded, encoder
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+
+KINDS = ["gzip", "zstd"]
+
+
+def text(size: int) -> bytes:
+    """Something between noise and nothing."""
+    words = [f"{number}\tBUY\t{number * 7 % 1000}\n".encode() for number in range(5000)]
+    found = b"".join(random.Random(5).choices(words, k=size // 14 + 1))
+    return found[:size]
+
+
+def packed(path: Path, compression: str, data: bytes, *, threads: int = 2, level: int | None = None) -> Path:
+    tool = encoder(compression, level, threads)
+    parts = [tool.encode(data[start : start + 100_001]) for start in range(0, len(data), 100_001)]
+    path.write_bytes(b"".join([*parts, tool.end()]))
+    tool.close()
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", [0, 1, 10_000_000], ids=["nothing", "a byte", "several members"])
+@pytest.mark.parametrize("compression", KINDS)
+def test_what_goes_in_comes_out(tmp_path: Path, compression: str, size: int, threads: int) -> None:
+    data = text(size)
+    path = packed(tmp_path / "x", compression, data, threads=threads)
+    assert b"".join(decoded(str(path), compression)) == data
+    assert size < 2 or path.stat().st_size < size / 2
+
+
+def test_gzip_is_read_by_gzip_itself(tmp_path: Path) -> None:
+    data = text(9_000_000)
+    path = packed(tmp_path / "x.gz", "gzip", data)
+    assert subprocess.run(["gzip", "-dc", path], capture_output=True, check=True).stdout == data
+    assert gzip.decompress(path.read_bytes()) == data
+
+
+def test_the_level_counts(tmp_path: Path) -> None:
+    data = text(2_000_000)
+    for compression, low, high in (("gzip", 1, 9), ("zstd", 1, 15)):
+        sizes = [packed(tmp_path / "x", compression, data, level=level).stat().st_size for level in (low, high)]
+        assert sizes[0] > sizes[1]
+
+
+@pytest.mark.parametrize("compression", KINDS)
+def test_a_truncated_stream_is_refused(tmp_path: Path, compression: str) -> None:
+    path = packed(tmp_path / "x", compression, text(200_000))
+    whole = path.read_bytes()
+    for size in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(OpsError, match=r"end too early|zstd|gzip"):
+            list(decoded(str(path), compression))
+
+
+@pytest.mark.parametrize("compression", KINDS)
+def test_one_flipped_bit_is_refused(tmp_path: Path, compression: str) -> None:
+    """Whatever bit of the data: their checksum stands at the end."""
+    path = packed(tmp_path / "x", compression, text(200_000))
+    whole = path.read_bytes()
+    for place in range(20, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(OpsError):
+            list(decoded(str(path), compression))
+
+
+@pytest.mark.parametrize("compression", KINDS)
+def test_what_is_no_such_data_is_refused(tmp_path: Path, compression: str) -> None:
+    (tmp_path / "x").write_bytes(b"-- PostgreSQL database dump\n")
+    with pytest.raises(OpsError):
+        list(decoded(str(tmp_path / "x"), compression))

@@ -1,0 +1,349 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Backups of a real PostgreSQL server by its own programs: whole, or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, create, manifest, session
+from ansible_collections.titan.ops.plugins.module_utils.backup.dump import check_tail
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.tests.unit import postgres
+from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
+
+pytest.importorskip("psycopg2")
+
+SCHEMA = (
+    "CREATE TABLE orders (id int PRIMARY KEY, note text)",
+    'CREATE TABLE "odd ""name" (id int) PARTITION BY RANGE (id)',
+    'CREATE TABLE "odd part" PARTITION OF "odd ""name" DEFAULT',
+    "INSERT INTO orders SELECT i, 'note ' || i FROM generate_series(1, 500) i",
+    'INSERT INTO "odd ""name" SELECT generate_series(1, 7)',
+    "CREATE VIEW v AS SELECT * FROM orders",
+    "CREATE MATERIALIZED VIEW m AS SELECT * FROM orders",
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    if postgres.directory() is None:
+        pytest.skip("NOT RUN: no PostgreSQL server on this machine (Debian, Ubuntu: apt-get install postgresql)")
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: backups are root's")
+    with postgres.running() as made:
+        quoted = PASSWORD.replace("'", "''")
+        made.sql(f"CREATE ROLE titan LOGIN SUPERUSER PASSWORD '{quoted}'")
+        made.sql("CREATE DATABASE titan_brain OWNER titan")
+        made.sql("ALTER DATABASE titan_brain SET idle_in_transaction_session_timeout = '10ms'")
+        made.sql("SET ROLE titan", *SCHEMA, database="titan_brain")
+        yield made
+
+
+@pytest.fixture
+def place(server: postgres.Postgres, tmp_path: Path) -> Place:
+    return Place(server, tmp_path / "titan")
+
+
+def make(place: Place, **options: Any) -> dict[str, Any]:
+    planned = create.plan(place.stack, place.options(**options), place.effects)
+    return {**create.apply(planned, place.effects), "name": planned.name, "path": planned.path}
+
+
+def fails(place: Place, match: str, **options: Any) -> OpsError:
+    """The backup fails, nothing of it is left, and what was there is there."""
+    before = place.names()
+    with pytest.raises(OpsError, match=match) as caught:
+        make(place, **options)
+    assert place.names() == before
+    assert place.left() == []
+    return caught.value
+
+
+# What is made
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ({}, ".sql"),
+        ({"compression": "gzip", "threads": 2}, ".sql.gz"),
+        ({"compression": "zstd", "level": 5}, ".sql.zst"),
+        ({"format": "custom"}, ".dump"),
+        ({"format": "custom", "compression": "gzip", "level": 9}, ".dump"),
+        ({"format": "directory", "jobs": 2}, ".dir"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_backup_is_whole_private_and_described(place: Place, options: dict[str, Any], end: str) -> None:
+    made = make(place, label="x", **options)
+    assert re.fullmatch(rf"titan_brain_\d{{4}}-\d\d-\d\dT\d{{6}}Z_x{re.escape(end)}", made["name"])
+    assert place.names() == [made["name"], made["name"] + ".manifest.json"]
+    assert place.left() == []
+    path = Path(made["path"])
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}
+    told = manifest.read(str(path))
+    assert told.size_bytes == sum(file.stat().st_size for file in files) == made["size_bytes"]
+    if path.is_file():
+        assert told.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told.sha256 == catalog.digest(str(path))
+    # no view is data; of a partitioned table its partitions
+    assert told.rows == {"public.orders": 500, 'public."odd part"': 7}
+    assert told.objects["tables"] == 2 and told.objects["partitioned tables"] == 1 and told.objects["views"] == 1
+    assert told.properties["owner"] == "titan"
+    assert told.properties["settings"] == {"": ["idle_in_transaction_session_timeout=10ms"]}
+    version = place.server.call("pg_dump", "--version").split()[2]
+    assert told.pg_dump_version == version and told.server_version.startswith(version)
+    assert (told.via, told.verified, told.label) == ("sidecar", None, "x")
+
+
+def test_a_plain_one_restores_with_psql_and_has_the_counted_rows(place: Place) -> None:
+    made = make(place, compression="gzip", threads=2)
+    place.server.sql("CREATE DATABASE copy OWNER titan")
+    try:
+        options = [f"--host={place.server.home}", f"--port={place.server.port}", "--username=postgres", "--dbname=copy"]
+        text = gzip.decompress(Path(made["path"]).read_bytes()).decode()
+        said = place.server.call("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *options, data=text)
+        assert "ERROR" not in said
+        assert place.server.sql("SELECT count(*) FROM orders", database="copy") == "500"
+    finally:
+        place.server.sql("DROP DATABASE copy")
+
+
+def test_the_counts_are_the_dumps_own_whatever_happens_meanwhile(place: Place) -> None:
+    """Rows that arrive after the snapshot are in neither."""
+
+    def write(argv: list[str]) -> None:
+        if "--version" not in argv:
+            place.server.sql("INSERT INTO orders VALUES (1001, 'late')", database="titan_brain")
+
+    place.engine.on_start = write
+    try:
+        made = make(place)
+        assert manifest.read(made["path"]).rows["public.orders"] == 500
+        assert "late" not in Path(made["path"]).read_text()
+    finally:
+        place.server.sql("DELETE FROM orders WHERE id = 1001", database="titan_brain")
+
+
+def test_the_days_first_has_the_runbooks_name_and_is_never_replaced(place: Place) -> None:
+    first = make(place, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    assert re.fullmatch(r"titan_brain_\d{4}-\d\d-\d\d\.sql", first["name"])
+    content = Path(first["path"]).read_bytes()
+    second = make(place, label="x")
+    third = make(place, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    assert re.fullmatch(r"titan_brain_.*T\d{6}Z\.sql", third["name"])
+    assert (first["removed"], second["removed"], third["removed"]) == ([], [], [first["name"]])
+    assert third["name"] in place.names() and second["name"] in place.names() and content
+
+
+def test_check_mode_tells_what_goes(place: Place) -> None:
+    first = make(place)
+    planned = create.plan(place.stack, place.options(), place.effects)
+    assert planned.removed == (first["name"],)
+    assert planned.diff()["before"] == f"{first['name']}\n"
+    assert planned.diff()["after"] == f"{planned.name}\n"
+    assert place.names() == [first["name"], first["name"] + ".manifest.json"]
+
+
+def test_retention_leaves_what_is_not_good_or_not_ours_alone(place: Place) -> None:
+    first = make(place)
+    Path(first["path"]).write_bytes(b"cut")
+    (place.backups / "by_hand.sql").write_text("SELECT 1;")
+    second = make(place, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    assert second["removed"] == []
+    assert any("is damaged" in text for text in second["warnings"])
+    assert {"by_hand.sql", first["name"], second["name"]} <= set(place.names())
+
+
+# The password
+
+
+def test_the_password_is_in_a_file_of_mode_0600_for_as_long_as_needed_and_nowhere_else(place: Place) -> None:
+    seen = []
+
+    def look(argv: list[str]) -> None:
+        [name] = os.listdir(place.effects.run_dir)
+        path = Path(place.effects.run_dir, name)
+        seen.append((oct(path.stat().st_mode & 0o777), path.read_text()))
+
+    place.engine.on_start = look
+    make(place)
+    assert seen == [("0o600", "*:*:*:*:a\\:pass\\\\word of titan\n")]
+    assert os.listdir(place.effects.run_dir) == []
+    assert PASSWORD not in json.dumps(place.engine.bodies)
+
+
+def test_the_sidecar_is_nobodys_service_and_has_the_servers_network(place: Place) -> None:
+    make(place)
+    [body] = place.engine.bodies
+    assert body["Labels"] == {"com.docker.compose.project": "", "titan.ops.sidecar": place.engine.server_container.id}
+    assert body["HostConfig"]["NetworkMode"] == f"container:{place.engine.server_container.id}"
+    assert body["Image"] == place.engine.server_container.image_id
+
+
+def test_without_the_right_password_the_socket_serves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_SOCKETS", ("nowhere", str(place.server.home).lstrip("/")))
+    place.set_password("not-this-one")
+    planned = create.plan(place.stack, place.options(), place.effects)
+    assert planned.way.password is None
+    assert any("does not let titan in" in text for text in planned.warnings)
+
+
+def test_without_any_way_in_both_reasons_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_SOCKETS", ("nowhere",))
+    place.set_password("not-this-one")
+    error = fails(place, "password authentication failed.*there is none")
+    assert "TITAN_DB_PASSWORD" in str(error) and "not-this-one" not in str(error)
+
+
+# Failures
+
+
+@contextlib.contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Somebody holds a table for himself."""
+    where = [f"--host={place.server.home}", f"--port={place.server.port}", "--username=postgres", "titan_brain"]
+    command = [f"{place.server.binaries}/psql", "--no-psqlrc", "--quiet", *where]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
+        assert psql.stdin and psql.stdout
+        psql.stdin.write("SET idle_in_transaction_session_timeout = 0; BEGIN;\n")
+        psql.stdin.write("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE;\n\\echo locked\n")
+        psql.stdin.flush()
+        assert psql.stdout.readline() == "locked\n"
+        yield
+        psql.stdin.close()
+
+
+def test_a_dump_that_fails_leaves_nothing_and_says_why(place: Place) -> None:
+    """Nor does it wait for what is counted meanwhile."""
+    make(place, label="earlier")
+    with locked(place):
+        error = fails(place, "pg_dump failed with exit code 1: .*LOCK TABLE", lock_wait_timeout=1)
+    assert "the earlier ones are as they were" in str(error)
+
+
+def test_a_request_to_end_ends_it_without_a_trace(place: Place) -> None:
+    asked = threading.Event()
+    place.effects.cancelled = asked.is_set
+    place.engine.on_start = lambda argv: asked.set()
+    with locked(place):
+        fails(place, "asked to end")
+
+
+def test_a_dump_that_takes_too_long_is_ended(place: Place) -> None:
+    with locked(place):
+        fails(place, "pg_dump did not end within 1 seconds", timeout=1, lock_wait_timeout=60)
+
+
+def test_a_full_disk_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", _full(os.write))
+    error = fails(place, "No space left on device", compression="gzip")
+    assert error.hint == "Free some space on that file system."
+
+
+def _full(write: Any) -> Any:
+    def refuse(fd: int, data: Any) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return int(write(fd, data))
+
+    return refuse
+
+
+def test_too_little_space_is_known_before(place: Place) -> None:
+    make(place, label="earlier")
+    assert "the backup may take" in fails(place, "free, and the backup may take", space_margin=1e12).msg
+    make(place, label="looks_not", space_margin=0)
+
+
+def test_what_a_killed_run_left_is_removed_first(place: Place) -> None:
+    place.backups.mkdir(parents=True)
+    (place.backups / ".titan_brain_2026-02-06.sql.partial").write_text("half")
+    (place.backups / "titan_brain_2026-02-06.sql.manifest.json").write_text("{}")
+    stray = place.engine.create("stray", {"Labels": {"titan.ops.sidecar": place.engine.server_container.id}})
+    other = place.engine.create("other", {"Labels": {"titan.ops.sidecar": stray}})
+    orphan = place.engine.create("orphan", {"Labels": {"titan.ops.sidecar": "gone"}})
+    made = make(place)
+    assert made["tidied"] == [".titan_brain_2026-02-06.sql.partial", "orphan", "stray"]
+    left = [item.id for item in place.engine.containers]
+    assert stray not in left and orphan not in left and other in left
+    assert place.names() == [made["name"], made["name"] + ".manifest.json"]
+
+
+def test_without_pg_dump_in_the_image_the_reason_is_told(place: Place) -> None:
+    place.engine.lacks = ("pg_dump",)
+    fails(place, "the image of the database has no program pg_dump", via="sidecar")
+    fails(place, "A directory cannot be dumped|no program pg_dump", format="directory")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep_daily": -1}, "keep_daily must be 0 or more"),
+        ({"keep_monthly": -1}, "keep_monthly must be 0 or more"),
+        ({"space_margin": float("nan")}, "space_margin must be 0 or more"),
+        ({"threads": 0}, "threads must be from 1"),
+        ({"threads": 2}, "threads compress a plain dump"),
+        ({"jobs": 2}, "jobs dump beside one another into a directory"),
+        ({"level": 3}, "compression is none"),
+        ({"compression": "gzip", "level": 10}, "level must be from 1 to 9 for gzip"),
+        ({"via": "exec", "format": "directory"}, "through docker exec"),
+        ({"label": "a/b"}, "cannot be part of a file name"),
+        ({"database": "a/b"}, "cannot be part of a file name"),
+        ({"service": "nope"}, "no container of a service nope; it has: titan-postgres"),
+        ({"database": "nowhere"}, 'database "nowhere" does not exist'),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_refused_with_one_sentence(place: Place, options: dict[str, Any], said: str) -> None:
+    fails(place, said, **options)
+
+
+def test_a_stopped_server_or_a_file_for_a_directory_is_refused(place: Place) -> None:
+    place.engine.change("titan-postgres", status="exited")
+    with pytest.raises(Refused, match="does not run: its container is exited"):
+        make(place)
+    place.engine.change("titan-postgres", status="running")
+    place.backups.parent.mkdir()
+    place.backups.write_text("x")
+    with pytest.raises(InvalidInput, match="is not a directory"):
+        make(place)
+
+
+# The last line
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "--\n-- PostgreSQL database dump complete\n--\n\n",
+        "-- PostgreSQL database dump complete\n--\n\n\\unrestrict aB3\n",
+    ],
+)
+def test_a_complete_dump_is_known_by_its_end(end: str) -> None:
+    check_tail(end.encode())
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", "COPY public.orders FROM stdin;\n", "-- PostgreSQL database dump complete\n--\n\npg_dump: error: x y z\n"],
+)
+def test_any_other_end_is_not(end: str) -> None:
+    with pytest.raises(OpsError, match="not complete"):
+        check_tail(end.encode())
