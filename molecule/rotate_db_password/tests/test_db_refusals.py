@@ -18,6 +18,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a space in it": ({"password": "with a space in it"}, ["would not survive every env file"]),
     "a dollar in it": ({"password": "with-a-$dollar-in-it"}, ["would not survive every env file"]),
     "a slash in it": ({"password": "with/a/slash/in/it"}, ["would not survive every env file"]),
+    "a quote in it": ({"password": "with-a-'quote'-in-it"}, ["would not survive every env file"]),
     "too short": ({"password": "Shrt1"}, ["too short: 5 characters, at least 16"]),
     "a short length": ({"length": 8}, ["length is 8 characters"]),
     "an unsafe alphabet": ({"alphabet": "abc$'"}, ["alphabet has characters that would not survive"]),
@@ -105,6 +106,35 @@ def test_an_address_that_the_server_trusts_is_refused(droplet: Droplet, unchange
         droplet.sh(f"docker exec titan-postgres sed -i '1d' {hba}")
         sql(droplet, "SELECT pg_reload_conf()")
     assert result["failed"] and "with any password (trust)" in result["msg"]
+
+
+def test_a_rule_that_would_not_take_the_password_from_brain_is_refused(droplet: Droplet, unchanged: None) -> None:
+    """This host may log in; brain, which is running still, could not any more."""
+    [network] = droplet.inspect("titan-brain")["NetworkSettings"]["Networks"].values()
+    hba = "$(docker exec titan-postgres psql -X -At -U titan -d titan_brain -c 'SHOW hba_file')"
+    line = f"host titan_brain titan {network['IPAddress']}/32 ident"
+    droplet.sh(f"docker exec titan-postgres sed -i '1i {line}' {hba}")
+    sql(droplet, "SELECT pg_reload_conf()")
+    try:
+        result = droplet.module("pg_password")
+    finally:
+        droplet.sh(f"docker exec titan-postgres sed -i '1d' {hba}")
+        sql(droplet, "SELECT pg_reload_conf()")
+    said = (
+        f"For titan from {network['IPAddress']} the server does not ask for a password of its own: ident (pg_hba.conf"
+    )
+    assert result["failed"] and said in result["msg"] and "Nothing was changed" in result["msg"], result["msg"]
+
+
+def test_a_database_that_does_not_answer_any_more_is_refused(droplet: Droplet, unchanged: None) -> None:
+    droplet.sh("docker pause titan-postgres")
+    try:
+        result = droplet.module("pg_password")
+    finally:
+        droplet.sh("docker unpause titan-postgres")
+        droplet.wait_healthy()
+    assert result["failed"] and "titan-postgres" in result["msg"], result["msg"]
+    assert "Nothing was changed" in result["msg"], result["msg"]
 
 
 def test_without_psycopg2_the_package_is_named(droplet: Droplet, unchanged: None) -> None:
