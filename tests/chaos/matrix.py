@@ -30,7 +30,7 @@ REPRESENTATIVE = (
     ("rotate_hmac", BEGIN, "ssh", True),
     ("rotate_hmac", "replace the env file", "full", True),
     ("rotate_hmac", "create the new containers", "compose", True),
-    ("rotate_hmac", "start", "unhealthy", False),
+    ("rotate_hmac", "start", "unhealthy", True),
     ("rotate_hmac", "recreate the other holders", "kill", False),
     ("rotate_hmac", "prove", "daemon", True),
     ("rotate_db_password", "set the role's password", "database", True),
