@@ -479,3 +479,51 @@ def test_a_request_to_end_is_heard_during_a_wait_and_the_undo_does_not_hear_it(h
 def test_a_wait_outside_of_a_rotation_hears_nothing(host: Host) -> None:
     direct(host, cancelled=lambda: False).run()
     assert host.clock._interrupt is None
+
+
+# What the holders need
+
+
+NATS = "titan-nats"
+
+
+@pytest.fixture
+def depending(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Brain needs opsd, and this the bus: without it neither becomes healthy."""
+    monkeypatch.setitem(SERVICES, BRAIN, {**SERVICES[BRAIN], "depends_on": {OPSD: {}}})
+    monkeypatch.setitem(SERVICES, OPSD, {**SERVICES[OPSD], "depends_on": {NATS: {}}})
+    host.remake(BRAIN, OPSD)
+    host.sick = lambda service, _environment: service in (BRAIN, OPSD) and status(host, NATS) != "running"
+    return host
+
+
+@pytest.mark.parametrize("how", ["exited", "paused"])
+def test_what_the_holders_need_runs_again_before_they_do_when_it_is_undone(depending: Host, how: str) -> None:
+    def drain() -> None:
+        depending.one(NATS)["State"]["Status"] = how
+
+    with pytest.raises(OpsError, match="titan-brain is unhealthy") as caught:
+        direct(depending, drain=drain).run()
+    assert caught.value.facts["rolled_back"] is True
+    depending.one(NATS)["State"]["StartedAt"] = "2026-02-06T14:03:12Z"
+    assert status(depending, NATS) == "running"
+    assert_one_secret(depending, OLD)
+
+
+@pytest.mark.parametrize("before", ["stop titan-execution", f"start {BRAIN}"])
+def test_what_the_holders_need_runs_again_when_it_is_recovered(depending: Host, before: str) -> None:
+    killed_before(depending, before, options())
+    depending.stop(depending.one(NATS)["Id"])
+    done = Process(depending, options()).recover()
+    assert done == ("finished" if before.startswith("start") else "undone")
+    assert status(depending, NATS) == "running"
+    depending.one(NATS)["State"]["StartedAt"] = "2026-02-06T14:03:12Z"
+    assert_one_secret(depending, NEW if done == "finished" else OLD)
+
+
+def test_what_did_not_run_before_is_not_started(depending: Host) -> None:
+    depending.stop(depending.one(NATS)["Id"])
+    with pytest.raises(OpsError):
+        direct(depending, prove=refuse_new).run()
+    assert status(depending, NATS) == "exited"
+    assert f"start {NATS}" not in depending.operations

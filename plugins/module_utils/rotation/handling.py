@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from ..compose.operations import must_isolate
 from ..compose.stack import DEFAULT_GRACE, Stack
+from ..core.errors import OpsError
 from .carry import CarryStore
 from .originals import Originals
 
@@ -44,6 +46,32 @@ class Handling:
         """Those of the services that run."""
         found = self._stack.containers_of(services).items()
         return [name for name, items in found if any(item.status in _ACTIVE for item in items)]
+
+    def needed_by(self, services: Sequence[str]) -> list[str]:
+        """The services that these depend on, directly or not, and that run now, these themselves left out."""
+        order: list[str] = []
+        left = list(services)
+        while left:
+            service = self._stack.model.services.get(left.pop())
+            for name in (service.definition.get("depends_on") or {}) if service else ():
+                if name not in order:
+                    order.append(name)
+                    left.append(name)
+        others = self._stack.containers_of([name for name in order if name not in services])
+        return [name for name, items in others.items() if any(item.status == "running" for item in items)]
+
+    def wake(self, services: Sequence[str], *, timeout: float) -> None:
+        """Let containers run that somebody has stopped or paused meanwhile, and wait until they are well."""
+        engine, found = self._stack.engine, self._stack.containers_of(services)
+        asleep = [name for name, items in found.items() if any(item.status != "running" for item in items)]
+        if not asleep:
+            return
+        for item in (item for name in asleep for item in found[name]):
+            if item.status == "paused":
+                engine.unpause(item.id)
+        self.start(asleep)
+        with contextlib.suppress(OpsError):  # who needs it will tell, or does not need it after all
+            self._stack.wait_well(asleep, timeout=timeout)
 
     def stop(self, services: Sequence[str]) -> None:
         """Stop what runs of them, together."""

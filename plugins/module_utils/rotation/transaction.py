@@ -90,6 +90,7 @@ class Transaction:
         if "project" in journal.record:  # nothing else may tell it when recovering
             stack.known_as(journal.record["project"])
         self._handling = Handling(stack, self._carry, self._originals, stop_timeout=stop_timeout)
+        self._needed: list[str] = journal.record.get("needed", [])
         self._isolated = True
         self._outcome = Outcome(carried=self._handling.carried)
         for secret in (switch.old, switch.new):
@@ -104,7 +105,9 @@ class Transaction:
         switch = self._switch
         self._isolated = must_isolate(self._stack, switch.services, changing=tuple(switch.holders))
         self._originals.take(switch.everyone)
-        found = {"utc": self._stack.clock.utc(), "project": self._stack.name, "snapshots": self._originals.taken}
+        self._needed = self._handling.needed_by(switch.everyone)
+        found: dict[str, Any] = {"utc": self._stack.clock.utc(), "project": self._stack.name, "needed": self._needed}
+        found["snapshots"] = self._originals.taken
         self._begin({**found, **switch.to_record()})
         try:
             with self._stack.clock.interrupted_by(self._heed):
@@ -146,6 +149,7 @@ class Transaction:
             made = [*self._switch.first, *self._switch.services]
             if self._file_says_new() and all(self._carries_new(name) for name in made):
                 with contextlib.suppress(Exception):  # the new containers cannot run: back to the old ones
+                    self._handling.wake(self._needed, timeout=self._switch.health_timeout)
                     if self._authority:
                         self._authority.put(self._switch.new, self._switch.old)
                     self.finish()
@@ -292,6 +296,8 @@ class Transaction:
             old=switch.old,
             new=switch.new,
         )
+        # What the holders need, a database for example, may have been stopped meanwhile: they would not become well.
+        self._handling.wake(self._needed, timeout=switch.health_timeout)
         for group in (switch.first, switch.services, switch.stale):
             if group is switch.services and self._authority:
                 self._stack.wait_well(self._provable(switch.first), timeout=switch.health_timeout)
