@@ -1,0 +1,203 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""backup_db.sh: the backup without Ansible, as the host's cron runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, TextIO
+
+from ..compose.engine import Engine, connect
+from ..compose.project import StackOptions, base_of
+from ..core.clock import Clock
+from ..core.errors import InvalidInput, LockHeld, OpsError
+from ..core.files import read_regular
+from ..core.history import History, conclude
+from ..core.lock import host_lock
+from ..core.metrics import default_directory
+from ..core.redact import Redactor
+from .create import apply, plan
+from .options import BackupOptions, backup_spec
+from .tools import Effects
+
+__all__ = ["main"]
+
+OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
+_HOOK_TIMEOUT = 60
+_STACK = ("project_src", "project_name", "state_dir", "lock_path", "lock_timeout", "docker_host")
+_NUMBERS: Mapping[str, Callable[[Any], Any]] = {"int": int, "float": float}
+_EPILOG = """
+Without a label it makes the night's backup: titan_brain_<date>.sql, and old ones go as the settings say. With one it
+makes a backup that stays: titan_brain_<date>T<time>Z_<label>.sql. Names are in UTC.
+
+Exit codes: 0 the backup is there, complete and checked; 1 there is none, and standard error says why; 2 wrong usage;
+75 another operation holds the host's lock.
+"""
+
+
+def main(
+    argv: Sequence[str],
+    *,
+    connector: Callable[[str], Engine] = connect,
+    clock: Clock | None = None,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
+    """Make a backup; gives the exit code.
+
+    Args:
+        argv: ``--config FILE [LABEL]``.
+        connector: opens the Docker Engine.
+        clock: time.
+        out: for what was done.
+        err: for what went wrong.
+    """
+    out, err = out or sys.stdout, err or sys.stderr
+    parser = argparse.ArgumentParser(
+        prog="backup_db.sh",
+        description="Back the database up (runbook 4.1 and 4.2).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("label", nargs="?", help="a word for the name, e.g. verification_snapshot")
+    parser.add_argument("--config", required=True, help=argparse.SUPPRESS)
+    asked = parser.parse_args(list(argv))
+    job = _Job(asked.label, clock or Clock(), connector)
+    try:
+        job.configure(asked.config)
+        told = job.run()
+    except OpsError as exc:
+        print(f"backup_db.sh: FAILED: {job.redact.known(str(exc))}", file=err)
+        for warning in [*job.record(exc), *job.call_hook(exc)]:
+            print(f"backup_db.sh: warning: {warning}", file=err)
+        return BUSY if isinstance(exc, LockHeld) else FAILED
+    for warning in [*told["warnings"], *job.record(told)]:
+        print(f"backup_db.sh: warning: {job.redact.known(warning)}", file=err)
+    size, seconds = told["size_bytes"] / 1e6, told["seconds"]
+    print(f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}", file=out)
+    for name in told["removed"]:
+        print(f"removed: {name}", file=out)
+    return OK
+
+
+class _Job:
+    """One run."""
+
+    def __init__(self, label: str | None, clock: Clock, connector: Callable[[str], Engine]) -> None:
+        self._label = label
+        self._clock = clock
+        self._connector = connector
+        self._config: dict[str, Any] = {}
+        self._stack = StackOptions()
+        self._began = (clock.now(), clock.monotonic())
+        self._cancelled = False
+        self.redact = Redactor()
+
+    def configure(self, path: str) -> None:
+        """Read the settings that schedule_backups.yml has written.
+
+        Raises:
+            InvalidInput: they cannot be read.
+        """
+        try:
+            config = json.loads(read_regular(path, what="settings file").data)
+        except ValueError as exc:
+            raise InvalidInput(f"The settings {path} are not JSON", hint="Run schedule_backups.yml again.") from exc
+        # Templates of older Ansible versions give every value as text, and nothing as an empty one.
+        self._config = {name: value for name, value in config.items() if value not in (None, "")}
+        stack = {name: self._config[name] for name in _STACK if name in self._config}
+        self._stack = StackOptions(**{**stack, "lock_timeout": float(stack.get("lock_timeout", 60))})
+
+    def run(self) -> dict[str, Any]:
+        """Lock, look, and make it.
+
+        Raises:
+            OpsError: there is no backup.
+        """
+        if os.geteuid() != 0:
+            raise InvalidInput("A backup wants to be root", hint="Run it with sudo.")
+        known = backup_spec()
+        params = {name: self._config.get(name, item.get("default")) for name, item in known.items()}
+        for name, item in known.items():
+            if params[name] is not None and item["type"] in _NUMBERS:
+                params[name] = _NUMBERS[item["type"]](params[name])
+        options = BackupOptions.from_params({**params, "label": self._label}, self._stack.project_src)
+        with host_lock(
+            self._stack.lock_file,
+            reason="back the database up",
+            holder=f"backup_db.sh as {_user()}",
+            timeout=self._stack.lock_timeout,
+            clock=self._clock,
+        ):
+            self._began = (self._clock.now(), self._clock.monotonic())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._cancel)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            engine = self._connector(self._stack.docker_host)
+            effects = Effects(
+                engine,
+                self._stack.docker_host,
+                self._clock,
+                cancelled=lambda: self._cancelled,
+                redact=self.redact,
+            )
+            planned = plan(self._stack, options, effects)
+            return {"changed": True, "backup": planned.path, **apply(planned, effects)}
+
+    def record(self, outcome: Mapping[str, Any] | OpsError) -> list[str]:
+        """Write the history and the metrics; gives warnings."""
+        if not os.path.isdir(self._stack.project_src) or os.geteuid() != 0:
+            return []
+        started, ticks = self._began
+        ended = conclude(
+            "backup",
+            outcome,
+            started=started,
+            seconds=self._clock.monotonic() - ticks,
+            who={"user": _user(), "by": "backup_db.sh"},
+            redact=self.redact.known,
+        )
+        directory = self._config.get("metrics_dir", "auto")
+        history = History(
+            os.path.join(base_of(self._stack.project_src), "logs", "ops.jsonl"),
+            metrics_dir=default_directory() if directory == "auto" else directory,
+            clock=self._clock,
+        )
+        return history.write(ended)
+
+    def call_hook(self, error: OpsError) -> list[str]:
+        """Tell somebody that there is no backup: the command of the settings gets the message on standard input."""
+        command = self._config.get("on_failure") or []
+        if not command:
+            return []
+        try:
+            # AnsibleModule.run_command is out of reach here: the engine runs without Ansible.
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
+                command,
+                input=self.redact.known(str(error)) + "\n",
+                text=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_HOOK_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            return [f"the command {command[0]}, which is to tell of failures, could not be run: {exc}"]
+        return [f"the command {command[0]}, which is to tell of failures, ended with {done.returncode}"] * bool(
+            done.returncode
+        )
+
+    def _cancel(self, _number: int, _frame: object) -> None:
+        self._cancelled = True
+
+
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER") or "root"

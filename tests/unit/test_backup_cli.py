@@ -1,0 +1,189 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""backup_db.sh: the same backup under the system's Python, honest exit codes, and failures that are loud."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, manifest
+from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
+from ansible_collections.titan.ops.tests.unit import postgres
+from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
+
+pytest.importorskip("psycopg2")
+
+ROOT = cli.__name__.rpartition(".")[0].rpartition(".")[0]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    if postgres.directory() is None:
+        pytest.skip("NOT RUN: no PostgreSQL server on this machine (Debian, Ubuntu: apt-get install postgresql)")
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: backups are root's")
+    with postgres.running() as made:
+        quoted = PASSWORD.replace("'", "''")
+        made.sql(f"CREATE ROLE titan LOGIN SUPERUSER PASSWORD '{quoted}'")
+        made.sql("CREATE DATABASE titan_brain OWNER titan")
+        made.sql("CREATE TABLE orders AS SELECT generate_series(1, 9) id", database="titan_brain")
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def kept_signals() -> Iterator[None]:
+    """A run lets signals wait; the tests do not."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+class Host:
+    """A project directory with settings as schedule_backups.yml writes them."""
+
+    def __init__(self, server: postgres.Postgres, home: Path) -> None:
+        self.place = Place(server, home / "titan")
+        self.metrics = home / "metrics"
+        self.metrics.mkdir()
+        self.config = home / "backup_db.json"
+        self.configure()
+
+    def configure(self, **changes: Any) -> None:
+        settings = {
+            "project_src": str(self.place.src),
+            "project_name": "",
+            "lock_timeout": "0.1",
+            "metrics_dir": str(self.metrics),
+            # as text, which older Ansible versions give
+            "port": str(self.place.server.port),
+            "level": "",
+            "keep_daily": 2,
+        }
+        self.config.write_text(json.dumps({**settings, **changes}))
+
+    def run(self, *argv: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        engine: Any = self.place.engine
+        code = cli.main(["--config", str(self.config), *argv], connector=lambda _host: engine, out=out, err=err)
+        return code, out.getvalue(), err.getvalue()
+
+    def last(self) -> dict[str, Any]:
+        return read_entries(str(self.place.src / "logs/ops.jsonl"))[-1]
+
+    def metric(self, name: str) -> float:
+        text = (self.metrics / "titan_backup.prom").read_text()
+        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.fixture
+def host(server: postgres.Postgres, tmp_path: Path) -> Host:
+    return Host(server, tmp_path)
+
+
+def test_a_night_leaves_a_backup_a_line_and_metrics(host: Host) -> None:
+    code, out, err = host.run()
+    assert (code, err) == (0, "")
+    [name] = [item for item in host.place.names() if item.endswith(".sql")]
+    assert f"{name}: " in out and "9 rows, sha256 " in out
+    told = manifest.read(str(host.place.backups / name))
+    assert told.rows == {"public.orders": 9} and told.label is None
+    line = host.last()
+    assert (line["operation"], line["result"], line["backup"]) == ("backup", "ok", name)
+    assert line["who"]["by"] == "backup_db.sh"
+    assert host.metric("titan_backup_size_bytes") == told.size_bytes
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 1
+
+
+def test_a_label_makes_one_by_hand(host: Host) -> None:
+    assert host.run("verification_snapshot")[0] == 0
+    assert [name for name in host.place.names() if name.endswith("Z_verification_snapshot.sql")]
+
+
+def test_a_failure_is_loud_everywhere_and_keeps_the_date_of_the_last_success(host: Host, tmp_path: Path) -> None:
+    assert host.run()[0] == 0
+    success = host.metric("titan_backup_last_success_timestamp_seconds")
+    host.configure(database="nowhere", on_failure=["/bin/sh", "-c", f"cat > {tmp_path}/told"])
+    code, out, err = host.run()
+    assert (code, out) == (1, "")
+    assert err.startswith("backup_db.sh: FAILED: ") and 'database "nowhere" does not exist' in err
+    assert 'database "nowhere" does not exist' in (tmp_path / "told").read_text()
+    assert host.last()["result"] == "failed" and "nowhere" in host.last()["error"]
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 0
+    assert host.metric("titan_backup_last_success_timestamp_seconds") == success
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"), [(["/nowhere/x"], "could not be run"), (["/bin/false"], "ended with 1")], ids=["missing", "fails"]
+)
+def test_a_hook_that_does_not_work_is_said_too(host: Host, hook: list[str], said: str) -> None:
+    host.configure(database="nowhere", on_failure=hook)
+    code, _out, err = host.run()
+    assert code == 1 and said in err
+
+
+def test_another_operation_is_named_and_has_its_own_exit_code(host: Host) -> None:
+    lock = host.place.src / "state/deploy.lock"
+    lock.parent.mkdir()
+    with open(lock, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        code, _out, err = host.run()
+    assert code == 75 and "host lock" in err
+    assert host.place.names() == []
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [("../x", "cannot be part of a file name"), ("a b", "cannot be part of a file name")]
+)
+def test_a_bad_label_is_refused(host: Host, label: str, said: str) -> None:
+    code, _out, err = host.run(label)
+    assert code == 1 and said in err and host.place.names() == []
+
+
+def test_settings_that_cannot_be_read_are_a_failure(host: Host) -> None:
+    host.config.write_text("{")
+    code, _out, err = host.run()
+    assert code == 1 and "are not JSON" in err
+    host.config.unlink()
+    assert host.run()[0] == 1
+
+
+def test_help_says_how_and_wrong_usage_ends_with_2(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        host.run("-h")
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "verification_snapshot" in said and "Exit codes" in said and "--config" not in said
+    with pytest.raises(SystemExit) as ended:
+        host.run("a", "b")
+    assert ended.value.code == 2
+
+
+# The one file
+
+
+def test_the_bundle_runs_by_itself_and_is_the_same_every_time(tmp_path: Path) -> None:
+    """In a process of its own, isolated: nothing of this checkout is to be found."""
+    files = bundle.sources(ROOT)
+    assert not [name for name in files if name.startswith("bridge")]
+    assert {"backup/cli.py", "core/lock.py", "compose/__init__.py"} <= set(files)
+    path = tmp_path / "ops.pyz"
+    path.write_bytes(bundle.build(files))
+    assert path.read_bytes() == bundle.build(bundle.sources(ROOT))
+    run = [sys.executable, "-I", str(path)]
+    done = subprocess.run([*run, "-h"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "backup_db.sh [-h] [label]" in done.stdout
+    done = subprocess.run([*run, "--config", "/nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "/nowhere does not exist" in done.stderr
