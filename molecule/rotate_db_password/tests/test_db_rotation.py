@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import shlex
-from collections.abc import Iterator
-from urllib.parse import quote
 
 import pytest
 from database import HOLDERS, KEY, assert_brain_writes, assert_one_password, lets_in, sql
@@ -24,31 +21,15 @@ def test_after_converge_role_file_and_every_holder_agree(droplet: Droplet) -> No
     assert sql(droplet, "SELECT left(rolpassword, 19) FROM pg_authid WHERE rolname = 'titan'") == "SCRAM-SHA-256$4096:"
 
 
-@contextlib.contextmanager
-def talkative(droplet: Droplet) -> Iterator[None]:
-    """The server logs every statement meanwhile."""
-    for setting in ("log_statement = 'all'", "log_min_duration_statement = 0", "log_duration = on"):
-        sql(droplet, f"ALTER SYSTEM SET {setting}")
-    sql(droplet, "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        sql(droplet, "ALTER SYSTEM RESET ALL")
-        sql(droplet, "SELECT pg_reload_conf()")
-
-
-def test_a_second_run_rotates_again_changes_nothing_else_and_leaks_nothing(droplet: Droplet) -> None:
+def test_a_second_run_rotates_again_and_changes_nothing_else(droplet: Droplet) -> None:
     old = droplet.secret(KEY)
     content = base64.b64decode(droplet.sh(f"base64 -w0 {ENV_FILE}"))
     stat = droplet.sh(f"stat -c '%U %G %a' {ENV_FILE}; readlink /opt/titan/.env")
     names = ("titan-postgres", "titan-nats", "titan-prometheus", "titan-opsd")
     others = [(droplet.inspect(name)["Id"], droplet.inspect(name)["State"]["StartedAt"]) for name in names]
-    since = droplet.sh("date +%s").strip()
     flow = droplet.settled_flow()
 
-    with talkative(droplet):
-        done = droplet.playbook("rotate_db_password", "-vvvv", "--diff")
-        log = droplet.sh(f"docker logs --since {since} titan-postgres 2>&1")
+    done = droplet.playbook("rotate_db_password")
     assert done.returncode == 0, done.stdout
 
     new = droplet.secret(KEY)
@@ -63,34 +44,6 @@ def test_a_second_run_rotates_again_changes_nothing_else_and_leaks_nothing(dropl
     after = droplet.settled_flow(accepted=flow["accepted"] + 40)
     assert after["rejected"] == flow["rejected"]
     assert after["published"] - flow["published"] == after["accepted"] - flow["accepted"]
-    # nothing leaks into the most verbose output, or into the log of a server that logs everything
-    verifier = sql(droplet, "SELECT rolpassword FROM pg_authid WHERE rolname = 'titan'")
-    assert "set_config" in log  # it does log what we ask
-    for text in (done.stdout + done.stderr, log):
-        for secret in (old, new):
-            forms = (secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode())
-            assert not [form for form in forms if form in text]
-        assert verifier not in text and verifier.split("$")[2] not in text
-
-
-def test_check_mode_predicts_what_the_run_then_does(droplet: Droplet) -> None:
-    before = droplet.fingerprint()
-    predicted = droplet.module("pg_password", "--check")
-    assert droplet.fingerprint() == before
-    result = droplet.module("pg_password")
-    assert not predicted["failed"] and not result["failed"], (predicted, result)
-    assert predicted["changed"] is result["changed"] is True
-    assert predicted["holders"] == result["holders"]
-    assert predicted["steps"] == result["steps"]
-    done = {item["service"]: item["action"] for item in result["holders"]}
-    assert done == {
-        "titan-brain": "switched",
-        "titan-execution": "switched",
-        "titan-ai-quant": "recreated",
-        "titan-postgres": "kept",
-    }
-    assert set(result["interruption"]) == {"titan-brain", "titan-execution"}
-    assert result["sessions"]["left"] == []
 
 
 def test_a_given_password_is_set_and_never_shown(droplet: Droplet) -> None:
@@ -201,36 +154,50 @@ def test_a_password_changed_behind_our_back_refuses_and_is_mended_with_recover(d
     assert_brain_writes(droplet)
 
 
+# As brain's own sessions are named, so that the new brain's address does not matter.
 LONG = """
 import os, psycopg2
 password = os.environ["TITAN_DB_PASSWORD"]
-made = psycopg2.connect(host="titan-postgres", dbname="titan_brain", user="titan", password=password)
+names = {"host": "titan-postgres", "dbname": "titan_brain", "user": "titan", "application_name": "titan-brain"}
+made = psycopg2.connect(password=password, **names)
 cursor = made.cursor()
-cursor.execute("INSERT INTO brain_decisions (symbol, action, detail) VALUES ('BTCUSDT', 'HOLD', '{}')")
-cursor.execute("SELECT pg_sleep(300)")
+cursor.execute("INSERT INTO brain_decisions (symbol, action, detail) VALUES ('BTCUSDT', 'UNCOMMITTED', '{}')")
+cursor.execute("SELECT pg_sleep(3000)")
 """
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3000)'"
+COMMITTED = "SELECT count(*) FROM brain_decisions WHERE action = 'UNCOMMITTED'"
 
 
-def test_a_long_transaction_of_an_old_brain_is_waited_for_then_named_and_ended_when_asked(droplet: Droplet) -> None:
+def test_a_long_transaction_of_an_old_brain_is_waited_for_and_then_treated_as_asked(droplet: Droplet) -> None:
     """The server does not notice that its client has gone while it works for it."""
     old = droplet.secret(KEY)
     droplet.sh(f"docker exec -d titan-brain python3 -c {shlex.quote(LONG)}")
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
     droplet.sh(
-        "for i in $(seq 100); do [ $(docker exec titan-postgres psql -X -At -U titan -d titan_brain"
-        f' -c "{waiting}") = 1 ] && exit 0; sleep 0.1; done; exit 1'
+        "for i in $(seq 600); do [ $(docker exec titan-postgres psql -X -At -U titan -d titan_brain"
+        f' -c "{SLEEPING}") = 1 ] && exit 0; sleep 0.1; done; exit 1'
     )
     try:
-        result = droplet.module("pg_password", session_timeout=2)
-        assert result["failed"] and result["rolled_back"], result
-        assert "Sessions of the stopped services are still in the database after 2 seconds" in result["msg"]
-        assert "active, in a transaction for" in result["msg"]
+        undone = droplet.module("pg_password", session_timeout=2)
+        assert undone["failed"] and undone["rolled_back"], undone
+        assert "Sessions of the stopped services are still in the database after 2 seconds: process" in undone["msg"]
+        assert "(titan-brain from 172." in undone["msg"] and "active, in a transaction for" in undone["msg"]
+        assert "set the role's password" not in undone["steps"]
         assert_one_password(droplet, old, NEVER)
-        # brain was made anew from the same address, or another: it is the old session that stays
-        result = droplet.module("pg_password", session_timeout=2, on_session_timeout="terminate")
-        assert not result["failed"], result["msg"]
-        assert result["sessions"]["left"] == []
+        assert sql(droplet, SLEEPING) == "1"
+
+        left = droplet.module("pg_password", session_timeout=2, on_session_timeout="continue")
+        assert not left["failed"], left["msg"]
+        [session] = left["sessions"]["left"]
+        assert "titan-brain from 172." in session and left["sessions"]["terminated"] == 0
+        assert sql(droplet, SLEEPING) == "1"
+        assert_one_password(droplet, droplet.secret(KEY), old)
+
+        old = droplet.secret(KEY)
+        ended = droplet.module("pg_password", session_timeout=2, on_session_timeout="terminate")
+        assert not ended["failed"], ended["msg"]
+        assert (ended["sessions"]["terminated"], ended["sessions"]["left"]) == (1, [])
+        assert sql(droplet, SLEEPING) == "0" and sql(droplet, COMMITTED) == "0"
     finally:
-        sql(droplet, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(300)%'")
+        sql(droplet, SLEEPING.replace("count(*)", "pg_terminate_backend(pid)"))
     assert_one_password(droplet, droplet.secret(KEY), old)
     assert set(HOLDERS) <= set(droplet.containers())
