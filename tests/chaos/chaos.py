@@ -277,17 +277,20 @@ def main() -> int:
         steps = planned_steps()
         cases = only(representative(steps) if options.representative else full(steps), options.only)
         cases = shard(cases, options.shard) if options.shard else cases
-    except (Trouble, ValueError) as exc:
+    except (Trouble, ValueError, subprocess.TimeoutExpired) as exc:
         print(f"chaos: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("chaos: interrupted; nothing has been done yet")
+        return 130
     if options.list:
         for case in cases:
             print(f"{case}; next: {'recover.yml' if case.recover else 'again'}{', unmended' if case.standing else ''}")
         return 0
     try:
         harness = Harness(options.health_timeout)
-    except Trouble as exc:
-        print(f"chaos: {exc}", file=sys.stderr)
+    except (Trouble, KeyboardInterrupt) as exc:
+        print(f"chaos: {exc or 'interrupted; nothing has been done yet'}", file=sys.stderr)
         return 2
     results: list[Result] = []
     try:
