@@ -176,9 +176,10 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     started, ticks = effects.clock.utc(), effects.clock.monotonic()
     made = None
     try:
-        with open_session(planned.way) as (session, snapshot), _counting(session) as counted:
-            made = dump(effects, planned.container, planned.way, options, name=planned.name, snapshot=snapshot)
-            rows, kinds = counted()
+        with open_session(planned.way) as (session, snapshot):  # noqa: SIM117 - in one line pylint misses the name
+            with _counting(session) as counted:
+                made = dump(effects, planned.container, planned.way, options, name=planned.name, snapshot=snapshot)
+                rows, kinds = counted()
         record = manifest.Manifest(
             name=planned.name,
             database=options.target.database,
