@@ -338,7 +338,8 @@ class Api:
     def unpause(self, container: str) -> None:
         self._do("unpause", container)["State"]["Status"] = "running"
 
-    def remove_container(self, container: str, *, force: bool) -> None:
+    def remove_container(self, container: str, *, force: bool, v: bool) -> None:
+        assert not v, "a removed container's volumes are lost"
         self._host.remove(self._do("remove", container)["Id"])
 
     def create_container_from_config(self, body: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def nameless(volumes: dict[str, dict[str, str]], name: str | None = None) -> Sta
     result = made([])
     result.project = replace(result.project, name=name)
     declared: dict[str, Any] = {"data": {"name": "titan-prod_data"}, "given": {"name": "given", "external": True}}
-    result.model = replace(result.model, volumes=declared)
+    result._model = replace(result.model, volumes=declared)
     engine: Any = result.engine
     engine.volume_labels = volumes
     return result
