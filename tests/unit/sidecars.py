@@ -33,6 +33,7 @@ class SidecarEngine(FakeEngine):
         bodies: what every container was made from.
         on_start: called with the program's arguments before it starts.
         lacks: programs that the image does not have.
+        instead: what is run in place of a program.
     """
 
     def __init__(self, server: Postgres, src: Path) -> None:
@@ -47,6 +48,7 @@ class SidecarEngine(FakeEngine):
         self.bodies: list[Mapping[str, Any]] = []
         self.on_start: Callable[[list[str]], None] = lambda argv: None
         self.lacks: tuple[str, ...] = ()
+        self.instead: dict[str, str] = {}
         self._bodies: dict[str, Mapping[str, Any]] = {}
         self.processes: dict[str, tuple[subprocess.Popen[bytes], Any]] = {}
 
@@ -76,7 +78,7 @@ class SidecarEngine(FakeEngine):
         environment = {name: here(value) for name, value in (item.split("=", 1) for item in body["Env"])}
         log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
         process = subprocess.Popen(
-            [f"{self._server.binaries}/{argv[0]}", *map(here, argv[1:])],
+            [self.instead.get(argv[0], f"{self._server.binaries}/{argv[0]}"), *map(here, argv[1:])],
             env={"PATH": os.environ["PATH"], **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -125,14 +125,16 @@ def test_a_plain_one_restores_with_psql_and_has_the_counted_rows(place: Place) -
         place.server.sql("DROP DATABASE copy")
 
 
-def test_the_counts_are_the_dumps_own_whatever_happens_meanwhile(place: Place) -> None:
-    """Rows that arrive after the snapshot are in neither."""
+def test_the_counts_are_the_dumps_own_whatever_happens_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that arrive after the snapshot are in neither, even before anybody counts or dumps."""
 
-    def write(argv: list[str]) -> None:
-        if "--version" not in argv:
+    @contextlib.contextmanager
+    def and_somebody_writes(way: Any) -> Iterator[Any]:
+        with session.open_session(way) as opened:
             place.server.sql("INSERT INTO orders VALUES (1001, 'late')", database="titan_brain")
+            yield opened
 
-    place.engine.on_start = write
+    monkeypatch.setattr(create, "open_session", and_somebody_writes)
     try:
         made = make(place)
         assert manifest.read(made["path"]).rows["public.orders"] == 500
@@ -264,6 +266,29 @@ def _full(write: Any) -> Any:
         return int(write(fd, data))
 
     return refuse
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "The dump is not complete"),
+        ({"compression": "gzip"}, "The dump is not complete"),
+        ({"compression": "zstd"}, "The dump is not complete"),
+        ({"format": "custom"}, "pg_restore, which reads the dump again, failed"),
+    ],
+    ids=["plain", "gzip", "zstd", "custom"],
+)
+def test_a_dump_that_ends_too_early_with_exit_code_0_is_no_backup(
+    place: Place, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    script = tmp_path / "pg_dump"
+    script.write_text(
+        '#!/bin/sh\nfor arg; do shift; case $arg in --file=*) out=${arg#--file=};; *) set -- "$@" "$arg";; esac; done\n'
+        f'{place.server.binaries}/pg_dump "$@" 2>/dev/null | head -c 6000 >"$out"\nexit 0\n'
+    )
+    script.chmod(0o755)
+    place.engine.instead["pg_dump"] = str(script)
+    fails(place, said, **options)
 
 
 def test_too_little_space_is_known_before(place: Place) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Callable
 
 from ..core.errors import OpsError
 from .zstd import Compressor, Decompressor
@@ -113,18 +114,29 @@ def encoder(compression: str, level: int | None, threads: int) -> Encoder:
     return _Gzip(chosen, threads) if compression == "gzip" else _Zstd(chosen, threads)
 
 
-def decoded(path: str, compression: str) -> Iterator[bytes]:
+def decoded(path: str, compression: str, *, seen: Callable[[bytes], object] = len) -> Iterator[bytes]:
     """The bytes that were compressed into a file, as they come.
+
+    Args:
+        path: the file.
+        compression: none, gzip or zstd.
+        seen: called with the file's own bytes, for a checksum.
 
     Raises:
         OpsError: the file is damaged, ends too early, or cannot be read.
     """
     try:
         with open(path, "rb") as stream:
-            chunks = iter(lambda: stream.read(_CHUNK), b"")
+            chunks = _watched(iter(lambda: stream.read(_CHUNK), b""), seen)
             yield from {"none": _as_is, "gzip": _ungzipped, "zstd": _unzstd}[compression](chunks)
     except OSError as exc:
         raise OpsError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _watched(chunks: Iterator[bytes], seen: Callable[[bytes], object]) -> Iterator[bytes]:
+    for chunk in chunks:
+        seen(chunk)
+        yield chunk
 
 
 def _as_is(chunks: Iterator[bytes]) -> Iterator[bytes]:

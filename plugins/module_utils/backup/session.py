@@ -20,7 +20,17 @@ from ..core.files import read_regular
 from ..database.login import Connection, Endpoint, LoginFailed, connect
 from .options import Database
 
-__all__ = ["Facts", "Way", "counts", "database_facts", "find_way", "locate_server", "objects", "open_session"]
+__all__ = [
+    "RELATIONS",
+    "Facts",
+    "Way",
+    "counts",
+    "database_facts",
+    "find_way",
+    "locate_server",
+    "objects",
+    "open_session",
+]
 
 # Where servers keep their socket, in a container's own file system (/var/run is a link there, which would lead astray
 # from outside). Sorted by how common they are.
@@ -31,7 +41,7 @@ _OWN = (
     "NOT EXISTS (SELECT FROM pg_catalog.pg_depend d"
     " WHERE d.classid = '{}'::pg_catalog.regclass AND d.objid = {} AND d.deptype = 'e')"
 )
-_RELATIONS = (
+RELATIONS = (
     "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     f" WHERE {_SYSTEM} AND c.relpersistence <> 't' AND {_OWN.format('pg_catalog.pg_class', 'c.oid')}"
 )
@@ -213,7 +223,7 @@ def counts(session: Connection) -> dict[str, int]:
     Views and what can be computed again are not data.
     """
     names = session.run(
-        [f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM {_RELATIONS} AND c.relkind = 'r'"]
+        [f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM {RELATIONS} AND c.relkind = 'r'"]
     )
     found: dict[str, int] = {}
     for (name,) in sorted(names):
@@ -224,7 +234,7 @@ def counts(session: Connection) -> dict[str, int]:
 
 def objects(session: Connection) -> dict[str, int]:
     """How many objects of each kind there are, as far as a dump holds them."""
-    kinds = session.run([f"SELECT c.relkind::text, pg_catalog.count(*) FROM {_RELATIONS} GROUP BY 1"])
+    kinds = session.run([f"SELECT c.relkind::text, pg_catalog.count(*) FROM {RELATIONS} GROUP BY 1"])
     found = {_KINDS[kind]: int(number) for kind, number in kinds if kind in _KINDS}
     for what, table, namespace, condition in (
         ("constraints", "pg_constraint", "connamespace", "true"),
@@ -245,7 +255,7 @@ def objects(session: Connection) -> dict[str, int]:
         [(number,)] = session.run(
             [
                 f"SELECT pg_catalog.count(*) FROM pg_catalog.{table} o WHERE o.{column} IN"
-                f" (SELECT c.oid FROM {_RELATIONS}){internal}"
+                f" (SELECT c.oid FROM {RELATIONS}){internal}"
             ]
         )
         found[what] = int(number)

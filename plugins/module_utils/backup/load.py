@@ -1,0 +1,143 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A backup on its way into a database, by the server's own programs in a sidecar, stopped at the first error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import select
+from collections.abc import Iterator
+
+from ..compose.container import Container
+from ..core.errors import OpsError
+from ..core.files import remove
+from .catalog import Backup, digest
+from .codec import decoded
+from .manifest import Manifest
+from .naming import hidden
+from .session import Way
+from .tools import PLACE, Aside, Effects, drive
+
+__all__ = ["load"]
+
+
+def load(
+    effects: Effects,
+    container: Container,
+    way: Way,
+    backup: Backup,
+    made: Manifest,
+    *,
+    port: int,
+    jobs: int,
+    timeout: float,
+) -> None:
+    """Restore a backup into an empty database, in one transaction, or by several jobs where a directory allows that.
+
+    Args:
+        effects: what it acts through.
+        container: the server's.
+        way: how to log in to that database.
+        backup: what is restored.
+        made: its manifest.
+        port: the server's port in its container.
+        jobs: for a directory.
+        timeout: seconds.
+
+    Raises:
+        OpsError: it was not restored, or is not what its manifest says.
+    """
+    directory = os.path.dirname(backup.path)
+    tool = Aside(effects, container, directory, way=way, port=port)
+    if made.format == "plain":
+        _load_plain(effects, tool, backup, made, timeout)
+        return
+    if digest(backup.path, cancelled=effects.cancelled) != made.sha256:
+        raise _altered(backup)
+    how = [f"--jobs={jobs}"] if made.format == "directory" and jobs > 1 else ["--single-transaction"]
+    argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
+    with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
+        drive(program, effects, what="pg_restore", timeout=timeout)
+
+
+def _load_plain(effects: Effects, tool: Aside, backup: Backup, made: Manifest, timeout: float) -> None:
+    pipe = os.path.join(os.path.dirname(backup.path), hidden(backup.name, "pipe"))
+    remove(pipe)
+    os.mkfifo(pipe, 0o600)
+    options = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--single-transaction"]
+    with contextlib.ExitStack() as stack:
+        stack.callback(remove, pipe)
+        feeder = _Feeder(pipe, backup, made)
+        stack.callback(feeder.close)
+        argv = ["psql", *options, "--output=/dev/null", f"--file={PLACE}/{os.path.basename(pipe)}"]
+        program = stack.enter_context(tool.run(argv))
+        drive(program, effects, what="psql", timeout=timeout, step=feeder.step)
+    if not feeder.done:
+        raise OpsError(f"psql ended before it had read all of {backup.name}")
+    if feeder.sha256 != made.sha256:
+        raise _altered(backup)
+
+
+def _altered(backup: Backup) -> OpsError:
+    return OpsError(f"{backup.name} is damaged: its sha256 is not the one of its manifest")
+
+
+class _Feeder:
+    """Writes the dump's bytes into a pipe that psql reads, and hashes the file meanwhile."""
+
+    def __init__(self, pipe: str, backup: Backup, made: Manifest) -> None:
+        self._pipe = pipe
+        self._fd = -1
+        self._sha = hashlib.sha256()
+        self._chunks = self._read(backup.path, made.compression)
+        self._waiting = memoryview(b"")
+        self.done = False
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, once all of it was read."""
+        return self._sha.hexdigest()
+
+    def _read(self, path: str, compression: str) -> Iterator[bytes]:
+        yield from decoded(path, compression, seen=self._sha.update)
+
+    def step(self) -> bool:
+        """Write what the pipe takes; whether it was anything."""
+        if self.done:
+            return False
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:  # psql has not opened it yet
+                    return False
+                raise
+        if not self._waiting:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                self.close()
+                self.done = True
+                return True
+            self._waiting = memoryview(chunk)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(50):
+            return False
+        try:
+            self._waiting = self._waiting[os.write(self._fd, self._waiting) :]
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:  # its exit code and its words tell more
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the pipe: psql has all."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,168 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A database beside the real one, into which a backup is restored; always dropped again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..compose.container import Container
+from ..core.errors import OpsError, Refused
+from ..database.login import Connection, connect
+from ..database.psql import quote_ident, quote_literal
+from .session import RELATIONS, Way
+
+__all__ = ["drop_leftovers", "leftovers", "refuse_without_space", "scratch_database", "scratch_name"]
+
+# The mark of a database that is ours to drop.
+_COMMENT = "titan.ops: a backup restored for a drill; dropped at its end"
+_NAME = re.compile(r"(.+)__verify_[0-9a-f]{8}")
+
+
+@contextlib.contextmanager
+def scratch_database(way: Way, name: str, properties: Mapping[str, Any]) -> Iterator[Way]:
+    """Create the database; gives the way into it. Afterwards it is gone.
+
+    Args:
+        way: how to log in to the real one.
+        name: its name.
+        properties: encoding, locale and owner, as in a manifest.
+
+    Raises:
+        OpsError: the server does not let us.
+    """
+    session = _connected(way)
+    try:
+        session.run([_create(name, properties, _owner(session, way, properties))])
+        try:
+            session.run([f"COMMENT ON DATABASE {quote_ident(name)} IS {quote_literal(_COMMENT)}"])
+            yield replace(way, endpoint=replace(way.endpoint, database=name))
+        finally:
+            with contextlib.suppress(OpsError):  # the server is gone: the next drill drops it, and ours says so
+                _drop(way, name)
+    finally:
+        session.close()
+
+
+def scratch_name(database: str) -> str:
+    """A name that no other database has."""
+    return f"{_stem(database)}__verify_{secrets.token_hex(4)}"
+
+
+def _stem(database: str) -> str:
+    return database[:40]  # names have 63 bytes at most
+
+
+def leftovers(way: Way) -> list[str]:
+    """The scratch databases that killed drills have left."""
+    session = _connected(way)
+    try:
+        return _marked(session, way)
+    finally:
+        session.close()
+
+
+def drop_leftovers(way: Way) -> list[str]:
+    """Drop what killed drills have left; gives its names."""
+    found = leftovers(way)
+    for name in found:
+        _drop(way, name)
+    return found
+
+
+def refuse_without_space(way: Way, container: Container, needed: int) -> None:
+    """Refuse a restore that would fill the server's disk, where that can be told from here.
+
+    Raises:
+        Refused: there is not so much free.
+    """
+    session = _connected(way)
+    try:
+        [(directory, superuser)] = session.run(
+            [
+                "SELECT CASE WHEN current_setting('is_superuser') = 'on' THEN current_setting('data_directory') END,"
+                " current_setting('is_superuser')"
+            ]
+        )
+    finally:
+        session.close()
+    place = f"/proc/{container.pid}/root{directory}"
+    if superuser != "on" or not os.path.isdir(place):
+        return
+    there = os.statvfs(place)
+    free = there.f_bavail * there.f_frsize
+    if free < needed:
+        raise Refused(
+            f"The database's disk has {free / 1e6:.1f} MB free, and a second copy of it may take {needed / 1e6:.1f} MB",
+            hint="Free some space, or ask for less with space_margin.",
+        )
+
+
+def _marked(session: Connection, way: Way) -> list[str]:
+    """Databases with our mark, and empty ones with such a name: a drill was killed before it could set the mark."""
+    rows = session.run(
+        [
+            "SELECT datname, coalesce(pg_catalog.shobj_description(oid, 'pg_database'), '')"
+            " FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1"
+        ]
+    )
+    stem = _stem(way.endpoint.database)
+    ours = [(name, mark) for name, mark in rows if (match := _NAME.fullmatch(name)) and match[1] == stem]
+    return [name for name, mark in ours if mark == _COMMENT or (not mark and _empty(way, name))]
+
+
+def _empty(way: Way, name: str) -> bool:
+    session = connect(replace(way.endpoint, database=name), way.password or "")
+    try:
+        return session.run([f"SELECT 1 FROM {RELATIONS} LIMIT 1"]) == []
+    finally:
+        session.close()
+
+
+def _owner(session: Connection, way: Way, properties: Mapping[str, Any]) -> str:
+    wanted = str(properties.get("owner") or way.endpoint.role)
+    found = session.run([f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {quote_literal(wanted)}"])
+    return wanted if found else way.endpoint.role
+
+
+def _create(name: str, properties: Mapping[str, Any], owner: str) -> str:
+    """CREATE DATABASE with the same encoding and locale (PostgreSQL 17 manual, CREATE DATABASE)."""
+    text = f"CREATE DATABASE {quote_ident(name)} TEMPLATE template0 OWNER {quote_ident(owner)}"
+    for word, key in (("ENCODING", "encoding"), ("LC_COLLATE", "collate"), ("LC_CTYPE", "ctype")):
+        if properties.get(key):
+            text += f" {word} {quote_literal(str(properties[key]))}"
+    provider = properties.get("provider")
+    if provider == "i" and properties.get("locale"):
+        text += f" LOCALE_PROVIDER icu ICU_LOCALE {quote_literal(str(properties['locale']))}"
+    elif provider == "b" and properties.get("locale"):
+        text += f" LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(str(properties['locale']))}"
+    return text
+
+
+def _drop(way: Way, name: str) -> None:
+    session = _connected(way)
+    try:
+        # By hand in place of WITH (FORCE), which came with PostgreSQL 13.
+        session.run(
+            [
+                "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+                f" WHERE datname = {quote_literal(name)} AND pid <> pg_catalog.pg_backend_pid()",
+                f"DROP DATABASE IF EXISTS {quote_ident(name)}",
+            ]
+        )
+    finally:
+        session.close()
+
+
+def _connected(way: Way) -> Connection:
+    session = connect(way.endpoint, way.password or "")
+    session.run(["SET standard_conforming_strings = on", "SET statement_timeout = 0"])
+    return session

@@ -1,0 +1,172 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill: a backup is a file that was restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..compose.container import Container
+from ..compose.project import StackOptions, members
+from ..compose.sidecar import remove_leftovers
+from ..core.clock import parse_timestamp
+from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.metrics import BACKUP_VERIFIED, Sample
+from ..database.login import connect
+from . import catalog, manifest
+from .catalog import Backup
+from .load import load
+from .manifest import Manifest
+from .options import Database
+from .scratch import drop_leftovers, leftovers, refuse_without_space, scratch_database, scratch_name
+from .session import Way, counts, database_facts, find_way, locate_server, objects
+from .tools import Effects, drop_passfile
+
+__all__ = ["VerifyPlan", "apply", "plan"]
+
+_MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class VerifyPlan:
+    """What a drill would do.
+
+    Attributes:
+        target: the database.
+        backup: what would be restored.
+        made: its manifest.
+        container: the server's container.
+        way: how to log in.
+        name: of the scratch database.
+        left: scratch databases that killed drills have left.
+    """
+
+    target: Database
+    backup: Backup
+    made: Manifest
+    container: Container
+    way: Way
+    name: str
+    left: tuple[str, ...]
+
+
+def plan(
+    stack: StackOptions, target: Database, directory: str, name: str | None, effects: Effects, *, space_margin: float
+) -> VerifyPlan:
+    """Find the backup and the server; changes nothing.
+
+    Raises:
+        InvalidInput: there is no such backup, or it is not whole.
+        OpsError: the database cannot be reached.
+    """
+    backup = _chosen(directory, name, target.database)
+    made = backup.manifest
+    if made is None or backup.state != catalog.GOOD:
+        raise Refused(f"{backup.name} cannot be verified: {backup.trouble}", hint="Name another backup.")
+    container = locate_server(members(stack, effects.engine.project_containers()), target.service)
+    way = find_way(container, target, stack)
+    if way.password is not None:
+        effects.redact.add(way.password)
+    refuse_without_space(way, container, round(database_facts(way).size_bytes * space_margin))
+    return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(leftovers(way)))
+
+
+def _chosen(directory: str, name: str | None, database: str) -> Backup:
+    there = catalog.listed(directory)
+    if name is not None:
+        found = next((item for item in there if item.name == name), None)
+        if found is None:
+            raise InvalidInput(f"There is no backup {name!r} in {directory}")
+        return found
+    good = [
+        item for item in there if item.state == catalog.GOOD and item.manifest and item.manifest.database == database
+    ]
+    if not good:
+        raise InvalidInput(f"There is no good backup of {database} in {directory}", hint="Make one with backup.yml.")
+    return good[0]
+
+
+def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -> dict[str, Any]:
+    """Restore, compare, drop, and mark the manifest; gives what a result says of it.
+
+    Raises:
+        OpsError: the backup is not what its manifest says, or cannot be restored.
+    """
+    made, target = planned.made, planned.target
+    tidied = [*drop_leftovers(planned.way), *remove_leftovers(effects.engine, planned.container)]
+    tidied += catalog.clean(planned.backup.path.rpartition("/")[0])
+    drop_passfile(effects, planned.container)
+    ticks = effects.clock.monotonic()
+    try:
+        with scratch_database(planned.way, planned.name, made.properties) as way:
+            load(
+                effects,
+                planned.container,
+                way,
+                planned.backup,
+                made,
+                port=target.port,
+                jobs=jobs,
+                timeout=timeout,
+            )
+            seconds = round(effects.clock.monotonic() - ticks, 3)
+            _compare(way, made)
+    except (OpsError, OSError) as exc:
+        state = _state(planned)
+        if isinstance(exc, OpsError):
+            raise OpsError(exc.msg, state=state, hint=exc.hint, facts=exc.facts) from exc
+        raise OpsError(f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state) from exc
+    moment = effects.clock.utc()
+    manifest.write(planned.backup.path, replace(made, verified=moment))
+    return {
+        "restore_seconds": seconds,
+        "rows": sum(made.rows.values()),
+        "tables": len(made.rows),
+        "verified": moment,
+        "tidied": tidied,
+        "about": {"backup": planned.backup.name},
+        "samples": [Sample(BACKUP_VERIFIED, {"database": made.database}, parse_timestamp(moment) or 0.0)],
+    }
+
+
+def _state(planned: VerifyPlan) -> str:
+    """What a drill that failed has left."""
+    try:
+        left = planned.name in leftovers(planned.way)
+    except OpsError:
+        left = True  # as far as anybody can tell while the server is gone
+    rest = (
+        f"; the next drill drops the scratch database {planned.name}" if left else ", and the scratch one was dropped"
+    )
+    return f"The database {planned.target.database} itself was not touched{rest}."
+
+
+def _compare(way: Way, made: Manifest) -> None:
+    session = connect(way.endpoint, way.password or "")
+    try:
+        session.run(["SET statement_timeout = 0", "SET row_security = off"])
+        differing = [
+            *_differing("rows of ", counts(session), made.rows),
+            *_differing("", objects(session), made.objects),
+        ]
+    finally:
+        session.close()
+    if differing:
+        more = f" and {len(differing) - _MOST_TOLD} more" if len(differing) > _MOST_TOLD else ""
+        raise OpsError(
+            f"What {made.name} restores is not what its manifest says: {'; '.join(differing[:_MOST_TOLD])}{more}",
+            hint="Do not rely on this backup: make a new one, and verify an older one.",
+        )
+
+
+def _differing(what: str, found: Mapping[str, int], wanted: Mapping[str, int]) -> list[str]:
+    names = sorted(set(found) | set(wanted))
+    return [
+        f"{found.get(name, 0)} {what}{name}, not {wanted.get(name, 0)}"
+        for name in names
+        if found.get(name, 0) != wanted.get(name, 0)
+    ]

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: db_verify
+short_description: Prove a backup by restoring it into a scratch database
+version_added: 0.1.0
+author:
+  - Titan Ops (@titan-ops)
+description:
+  - Restores a backup that M(titan.ops.db_backup) has made into a new database of the same server, stopped at the first
+    error, and compares the rows of every table and the number of all objects with the manifest.
+  - Then drops that database and writes into the manifest when the backup was verified. Retention keeps the newest
+    verified one.
+  - The database itself is not touched. Its disk must have room for a second copy.
+  - What a killed run has left is removed by the next.
+extends_documentation_fragment:
+  - titan.ops.stack
+  - titan.ops.stack.attributes
+  - titan.ops.backup
+options:
+  name:
+    description: The backup's name, without a path. By default the newest good one.
+    type: str
+  jobs:
+    description: Jobs that restore a directory.
+    type: int
+    default: 1
+  space_margin:
+    description:
+      - What must be free on the server's disk before, as a multiple of the database's size.
+      - V(0) does not look. Where the role is no superuser it cannot be seen.
+    type: float
+    default: 1.2
+  timeout:
+    description: Seconds that the restore may take.
+    type: float
+    default: 21600.0
+"""
+
+EXAMPLES = r"""
+- name: Prove the newest backup
+  titan.ops.db_verify:
+"""
+
+RETURN = r"""
+name:
+  description: The backup.
+  returned: success
+  type: str
+  sample: titan_brain_2026-02-06.sql
+verified:
+  description: When that was, UTC.
+  returned: success, outside of check mode
+  type: str
+  sample: '2026-02-06T03:00:00Z'
+restore_seconds:
+  description: How long the restore took.
+  returned: success, outside of check mode
+  type: float
+rows:
+  description: Rows of all tables, as counted in the restored database.
+  returned: success, outside of check mode
+  type: int
+tables:
+  description: How many tables.
+  returned: success, outside of check mode
+  type: int
+tidied:
+  description: What a killed run had left, and was removed (in check mode, would be).
+  returned: success
+  type: list
+  elements: str
+"""
+
+from dataclasses import fields
+
+from ansible_collections.titan.ops.plugins.module_utils.backup.options import Database, database_spec, directory_of
+from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
+from ansible_collections.titan.ops.plugins.module_utils.backup.verify import apply, plan
+from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+
+
+def operation(context: Context) -> dict:
+    """Plan; outside of check mode, apply."""
+    params, stack = context.params, context.options()
+    if not 1 <= params["jobs"] <= 64:
+        raise InvalidInput(f"jobs must be from 1 to 64, not {params['jobs']}")
+    for name in ("space_margin", "timeout"):
+        if params[name] < 0:
+            raise InvalidInput(f"{name} must be 0 or more, not {params[name]:g}")
+    target = Database(**{item.name: params[item.name] for item in fields(Database)})
+    effects = Effects(connect(stack.docker_host), stack.docker_host, context.clock, cancelled=lambda: context.cancelled)
+    directory = directory_of(stack.project_src, params["directory"])
+    planned = plan(stack, target, directory, params["name"], effects, space_margin=params["space_margin"])
+    result = {"tidied": list(planned.left)}
+    after = "verified: now\n"
+    if not context.check_mode:
+        result = apply(planned, effects, jobs=params["jobs"], timeout=params["timeout"])
+        after = f"verified: {result['verified']}\n"
+    before = f"verified: {planned.made.verified or 'never'}\n"
+    return {"changed": True, "name": planned.backup.name, "diff": {"before": before, "after": after}, **result}
+
+
+def main() -> None:
+    run_module(
+        {
+            **database_spec(),
+            "name": {"type": "str"},
+            "jobs": {"type": "int", "default": 1},
+            "space_margin": {"type": "float", "default": 1.2},
+            "timeout": {"type": "float", "default": 21600.0},
+        },
+        operation,
+        mutates="verify a backup",
+        history="verify_backup",
+    )
+
+
+if __name__ == "__main__":
+    main()

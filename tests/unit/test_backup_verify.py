@@ -1,0 +1,193 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill on a real PostgreSQL server: what restores with equal counts is verified, everything else is told."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.backup import create, manifest, scratch, verify
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.tests.unit import postgres
+from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
+
+pytest.importorskip("psycopg2")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    if postgres.directory() is None:
+        pytest.skip("NOT RUN: no PostgreSQL server on this machine (Debian, Ubuntu: apt-get install postgresql)")
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: backups are root's")
+    with postgres.running() as made:
+        quoted = PASSWORD.replace("'", "''")
+        made.sql(f"CREATE ROLE titan LOGIN SUPERUSER PASSWORD '{quoted}'")
+        made.sql("CREATE DATABASE titan_brain OWNER titan")
+        made.sql(
+            "SET ROLE titan",
+            "CREATE TABLE orders (id int PRIMARY KEY, note text)",
+            "INSERT INTO orders SELECT i, 'note ' || i FROM generate_series(1, 500) i",
+            "CREATE TABLE fills (id int REFERENCES orders) PARTITION BY RANGE (id)",
+            "CREATE TABLE fills_default PARTITION OF fills DEFAULT",
+            "INSERT INTO fills SELECT generate_series(1, 20)",
+            database="titan_brain",
+        )
+        yield made
+
+
+@pytest.fixture
+def place(server: postgres.Postgres, tmp_path: Path) -> Iterator[Place]:
+    yield Place(server, tmp_path / "titan")
+    assert databases(server) == ["postgres", "template0", "template1", "titan_brain"], "a scratch database is left"
+
+
+def databases(server: postgres.Postgres) -> list[str]:
+    return server.sql("SELECT datname FROM pg_database ORDER BY 1").split()
+
+
+def make(place: Place, **options: Any) -> Path:
+    planned = create.plan(place.stack, place.options(**options), place.effects)
+    create.apply(planned, place.effects)
+    return Path(planned.path)
+
+
+def drill(place: Place, name: str | None = None, *, jobs: int = 1, space_margin: float = 1.2) -> dict[str, Any]:
+    target = place.options().target
+    directory = str(place.backups)
+    planned = verify.plan(place.stack, target, directory, name, place.effects, space_margin=space_margin)
+    return {**verify.apply(planned, place.effects, jobs=jobs, timeout=60), "name": planned.backup.name}
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    """Another content, with a manifest to match: what only a restore finds out."""
+    path.write_bytes(data)
+    told = manifest.read(str(path))
+    manifest.write(str(path), replace(told, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+
+
+def fails(place: Place, path: Path, match: str) -> OpsError:
+    with pytest.raises(OpsError, match=match) as caught:
+        drill(place, path.name)
+    assert manifest.read(str(path)).verified is None
+    assert place.left() == [] and not [name for name in place.names() if name.startswith(".")]
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "gzip", "threads": 2},
+        {"compression": "zstd"},
+        {"format": "custom"},
+        {"format": "directory", "jobs": 2},
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) or "plain",
+)
+def test_a_good_backup_is_verified_and_nothing_is_left(place: Place, options: dict[str, Any]) -> None:
+    path = make(place, **options)
+    told = drill(place, jobs=2)
+    assert (told["name"], told["rows"], told["tables"]) == (path.name, 520, 2)
+    assert manifest.read(str(path)).verified == told["verified"]
+    assert place.left() == [] and not [name for name in place.names() if name.startswith(".")]
+
+
+def test_the_newest_good_one_is_taken_and_damaged_ones_are_refused(place: Place) -> None:
+    good = make(place, label="a")
+    bad = make(place, label="b")
+    bad.write_bytes(b"cut")
+    assert drill(place)["name"] == good.name
+    with pytest.raises(Refused, match="cannot be verified: it has 3 bytes"):
+        drill(place, bad.name)
+    with pytest.raises(InvalidInput, match="There is no backup"):
+        drill(place, "../x.sql")
+
+
+def test_a_row_too_few_is_found(place: Place) -> None:
+    path = make(place)
+    rewritten(path, path.read_bytes().replace(b"500\tnote 500\n", b""))
+    error = fails(place, path, r"499 rows of public\.orders, not 500")
+    assert "itself was not touched" in str(error)
+
+
+def test_a_constraint_too_few_is_found(place: Place) -> None:
+    path = make(place)
+    text = path.read_bytes()
+    start = text.index(b"ALTER TABLE ONLY public.orders\n    ADD CONSTRAINT orders_pkey")
+    end = text.index(b";", start) + 1
+    cut = text[:start] + text[end:]
+    start = cut.index(b"ALTER TABLE public.fills\n    ADD CONSTRAINT")
+    end = cut.index(b";", start) + 1
+    rewritten(path, cut[:start] + cut[end:])
+    fails(place, path, r"constraints, not \d+.*indexes, not")
+
+
+def test_one_flipped_bit_is_found_by_the_checksum(place: Place) -> None:
+    for options in ({}, {"format": "custom"}):
+        path = make(place, label=options.get("format", "plain"), **options)
+        data = path.read_bytes()
+        spot = data.index(b"note 250")
+        path.write_bytes(data[:spot] + b"nofe" + data[spot + 4 :])
+        fails(place, path, "its sha256 is not the one of its manifest")
+
+
+def test_an_error_in_the_middle_stops_it_and_is_told(place: Place) -> None:
+    path = make(place, compression="gzip")
+    broken = gzip.decompress(path.read_bytes()).replace(b"COPY public.orders", b"COPY public.nowhere")
+    rewritten(path, gzip.compress(broken))
+    fails(place, path, 'psql failed with exit code 3: .*relation "public.nowhere" does not exist')
+
+
+def test_what_a_killed_drill_left_is_dropped_and_nobody_elses_database(place: Place) -> None:
+    make(place)
+    server = place.server
+    for name in ("titan_brain__verify_0123abcd", "titan_brain__verify_beef0000", "titan_brain__verify_00000000"):
+        server.sql(f"CREATE DATABASE {name}")
+    server.sql("CREATE TABLE somebodys (id int)", database="titan_brain__verify_beef0000")
+    server.sql(f"COMMENT ON DATABASE titan_brain__verify_0123abcd IS '{scratch._COMMENT}'")
+    try:
+        # one without the mark only when it is empty: killed before that was set
+        assert drill(place)["tidied"] == ["titan_brain__verify_00000000", "titan_brain__verify_0123abcd"]
+        assert "titan_brain__verify_beef0000" in databases(server)
+    finally:
+        server.sql("DROP DATABASE titan_brain__verify_beef0000")
+
+
+def test_without_room_for_a_second_copy_it_is_refused(place: Place) -> None:
+    make(place)
+    # the server's container is this process here, and its root is ours
+    with pytest.raises(Refused, match="a second copy of it may take"):
+        drill(place, space_margin=1e12)
+
+
+def test_a_request_to_end_drops_the_scratch_database(place: Place) -> None:
+    path = make(place)
+    place.effects.cancelled = lambda: True
+    fails(place, path, "asked to end")
+
+
+def test_the_encoding_and_locale_are_the_manifests(place: Place, server: postgres.Postgres) -> None:
+    path = make(place)
+    told = manifest.read(str(path))
+    seen: list[str] = []
+    place.engine.on_start = lambda argv: seen.append(
+        server.sql(
+            "SELECT row_to_json(d) FROM (SELECT pg_encoding_to_char(encoding), datcollate, pg_get_userbyid(datdba)"
+            " FROM pg_database WHERE datname LIKE '%\\_\\_verify\\_%') d"
+        )
+    )
+    drill(place)
+    found = json.loads(seen[0])
+    assert list(found.values()) == [told.properties["encoding"], told.properties["collate"], "titan"]
