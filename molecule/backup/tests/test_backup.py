@@ -165,6 +165,7 @@ def held_back(droplet: Droplet) -> Iterator[subprocess.Popen[str]]:
             yield running
             assert holder.stdin
             holder.stdin.close()
+            running.communicate(timeout=120)  # read to its end: a broken pipe would make it fail
 
 
 def test_a_killed_run_leaves_no_backup_and_the_next_one_tidies_up(droplet: Droplet) -> None:
