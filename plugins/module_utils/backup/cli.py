@@ -75,17 +75,21 @@ def main(
         job.configure(asked.config)
         told = job.run()
     except OpsError as exc:
-        print(f"backup_db.sh: FAILED: {job.redact.known(str(exc))}", file=err)
+        _say(err, f"backup_db.sh: FAILED: {job.redact.known(str(exc))}")
         for warning in [*job.record(exc), *job.call_hook(exc)]:
-            print(f"backup_db.sh: warning: {warning}", file=err)
+            _say(err, f"backup_db.sh: warning: {warning}")
         return BUSY if isinstance(exc, LockHeld) else FAILED
     for warning in [*told["warnings"], *job.record(told)]:
-        print(f"backup_db.sh: warning: {job.redact.known(warning)}", file=err)
+        _say(err, f"backup_db.sh: warning: {job.redact.known(warning)}")
     size, seconds = told["size_bytes"] / 1e6, told["seconds"]
-    print(f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}", file=out)
+    _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
-        print(f"removed: {name}", file=out)
+        _say(out, f"removed: {name}")
     return OK
+
+
+def _say(stream: TextIO, text: str) -> None:
+    stream.write(f"{text}\n")
 
 
 class _Job:
