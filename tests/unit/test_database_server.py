@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.compose.container import Container
-from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock, wait_for
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.core.redact import Redactor
 from ansible_collections.titan.ops.plugins.module_utils.database import hba, login
@@ -210,6 +212,89 @@ def test_what_the_server_refuses_is_told_without_the_statement(server: postgres.
     with pytest.raises(OpsError, match="syntax error") as caught:
         socket.run([f"SELECT '{NEW}' '{OLD}' FROM"])
     assert NEW not in str(caught.value)
+
+
+# A run that was killed in the midst of the change
+
+
+def _sql(server: postgres.Postgres, text: str) -> str:
+    return server.sql("SET log_statement = none", text)
+
+
+@contextlib.contextmanager
+def role_locked(server: postgres.Postgres) -> Iterator[None]:
+    """Somebody else's transaction has the role's row, and gives it back unchanged in the end."""
+    import psycopg2
+
+    other = psycopg2.connect(host="127.0.0.1", port=server.port, dbname="trusting", user="postgres")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("ALTER ROLE titan CONNECTION LIMIT 50")
+            yield
+        other.rollback()
+    finally:
+        other.close()
+
+
+def killed_while_it_waits(server: postgres.Postgres, **target: Any) -> None:
+    """A process that sets the new password and is killed while its ALTER ROLE waits."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'titan.ops' AND wait_event_type = 'Lock'"
+        " AND query LIKE 'ALTER ROLE%'"
+    )
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: opened(server, **target).put(NEW, OLD, timeout=5)
+    )
+    process.start()
+    try:
+        assert wait_for(lambda: _sql(server, waiting) == "1" or None, timeout=8, clock=Clock())
+    finally:
+        process.kill()
+        process.join()
+    assert _sql(server, waiting) == "1"  # the server has not noticed
+
+
+def test_what_a_killed_run_has_sent_does_not_happen_after_its_undo(server: postgres.Postgres) -> None:
+    with role_locked(server):
+        killed_while_it_waits(server)
+        assert opened(server).put(OLD, NEW, timeout=5) is False
+    assert (opened(server).accepts(OLD), opened(server).accepts(NEW)) == (True, False)
+
+
+def test_what_a_killed_run_has_sent_through_the_socket_is_ended_before_anything_else(
+    server: postgres.Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = "something that nobody knows"
+    _sql(server, f"ALTER ROLE titan PASSWORD '{lost}'")
+    database = opened(server, socket=True)
+    with role_locked(server):
+        killed_while_it_waits(server, socket=True)
+        ask = database._open
+
+        def only_once(password: str | None) -> Any:
+            monkeypatch.setattr(database, "_open", lambda _password: pytest.fail("the change was tried"))
+            return ask(password)
+
+        monkeypatch.setattr(database, "_open", only_once)
+        with pytest.raises(pytest.fail.Exception, match="the change was tried"):
+            database.put(OLD, NEW, timeout=5)
+    assert (database.accepts(lost), database.accepts(NEW)) == (True, False)
+
+
+def test_a_killed_runs_session_that_may_not_be_ended_is_an_error(server: postgres.Postgres) -> None:
+    """An ordinary role may not end a superuser's, who went through the socket."""
+    import psycopg2
+
+    left = psycopg2.connect(
+        host="127.0.0.1", port=server.port, dbname="trusting", user="postgres", application_name="titan.ops"
+    )
+    try:
+        with pytest.raises(OpsError, match=f"process {left.info.backend_pid}.*cannot be ended") as caught:
+            opened(server).put(NEW, OLD, timeout=5)
+        assert "pg_terminate_backend" in str(caught.value)
+        assert opened(server).accepts(OLD)
+    finally:
+        left.close()
 
 
 # Sessions

@@ -267,7 +267,7 @@ def _login(way: Way, host: str, port: int) -> Mapping[str, str]:
         "PGUSER": way.endpoint.role,
         "PGDATABASE": way.endpoint.database,
         "PGCONNECT_TIMEOUT": "10",
-        "PGAPPNAME": "titan.ops",
+        "PGAPPNAME": "titan.ops backup",  # not "titan.ops" alone: those sessions a rotation may end
     }
 
 

@@ -23,9 +23,11 @@ try:
 except ImportError as exc:  # reported by connect(), with the package's name
     IMPORT_ERROR = exc
 
-__all__ = ["Connection", "Endpoint", "LoginFailed", "Row", "accepts", "connect", "takes_anything"]
+__all__ = ["APPLICATION", "Connection", "Endpoint", "LoginFailed", "Row", "accepts", "connect", "takes_anything"]
 
 Row = tuple[str, ...]
+# As what our sessions call themselves.
+APPLICATION = "titan.ops"
 
 # What the server says in English before it is up or while it goes down, and what libpq says when nobody listens.
 _PASSING = re.compile(
@@ -134,7 +136,7 @@ def _log_in(endpoint: Endpoint, password: str, timeout: float) -> Any:
         user=endpoint.role,
         password=password,
         connect_timeout=max(2, round(timeout)),
-        application_name="titan.ops",
+        application_name=APPLICATION,
         # nothing of the invoking user's own: no password file, no Kerberos ticket
         passfile="/dev/null",
         gssencmode="disable",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..core.errors import CommandFailed, OpsError
 from ..core.runner import Runner
-from .login import Row
+from .login import APPLICATION, Row
 
 __all__ = ["SocketAccess", "quote_ident", "quote_literal"]
 
@@ -39,7 +39,8 @@ class SocketAccess:
         as_user = ["--user", user] if user else []
         options = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set", "ON_ERROR_STOP=1"]
         separators = ["--field-separator", _FIELD, "--record-separator", _RECORD]
-        self._argv = ["docker", "exec", "--interactive", *as_user, container, "psql", *options, *separators]
+        named = ["--env", f"PGAPPNAME={APPLICATION}"]
+        self._argv = ["docker", "exec", "--interactive", *named, *as_user, container, "psql", *options, *separators]
         self._argv += ["--username", role, "--dbname", database]
 
     def run(self, statements: Sequence[str]) -> list[Row]:

@@ -16,7 +16,7 @@ from ..core.clock import wait_for
 from ..core.errors import OpsError
 from ..core.runner import Runner
 from . import hba
-from .login import Connection, Endpoint, LoginFailed, Row, accepts, connect, takes_anything
+from .login import APPLICATION, Connection, Endpoint, LoginFailed, Row, accepts, connect, takes_anything
 from .psql import SocketAccess, quote_ident, quote_literal
 from .scram import verifier
 
@@ -25,10 +25,13 @@ __all__ = ["Access", "Facts", "Server", "Session", "Target"]
 T = TypeVar("T")
 
 _ENDED = ("created", "exited", "dead")
+# Seconds that a session of ours has to leave by itself, and to be gone when it was ended.
+_LEAVE, _GO = 1.0, 10.0
 _VIEW = 100000  # pg_hba_file_rules came with PostgreSQL 10
 # Statements of ours are not written into the server's log, and end in time. What a role may not set, or this server
 # does not have, is passed over.
 _SETTINGS = {
+    "application_name": APPLICATION,
     "log_statement": "none",
     "log_min_duration_statement": "-1",
     "log_min_duration_sample": "-1",
@@ -206,18 +209,14 @@ class Server:
         Raises:
             OpsError: the server cannot be reached in time, accepts neither, or refuses the change.
         """
-        if self.accepts(value, timeout=timeout):
+        # First nothing that a killed run has sent may be able to change the answer any more.
+        self._end_own(self._valid(value, other, timeout))
+        known = self._valid(value, other, timeout)
+        if known == value:
             return False
-        known = self.accepts(other, timeout=timeout)
-        if not known and not self._target.socket:
-            raise OpsError(
-                f"The database accepts neither the old nor the new password of {self._target.role}",
-                hint="Somebody has set a third one. Run rotate_db_password.yml with -e recover=true: it sets the "
-                "password through the container's socket.",
-            )
         secret = verifier(value)
         self._stack.redact.add(secret)
-        access = self._open(other if known else None)
+        access = self._open(known)
         try:
             access.run([_QUIET, f"ALTER ROLE {quote_ident(self._target.role)} PASSWORD {quote_literal(secret)}"])
         finally:
@@ -252,6 +251,66 @@ class Server:
             Session(int(pid), name, address, state, float(seconds) if seconds else None)
             for pid, name, address, state, seconds in rows
         ]
+
+    def _valid(self, value: str, other: str, timeout: float) -> str | None:
+        """Which of the two is accepted; None where neither is and the socket may be used."""
+        for password in (value, other):
+            if self.accepts(password, timeout=timeout):
+                return password
+        if self._target.socket:
+            return None
+        raise OpsError(
+            f"The database accepts neither the old nor the new password of {self._target.role}",
+            hint="Somebody has set a third one. Run rotate_db_password.yml with -e recover=true: it sets the "
+            "password through the container's socket.",
+        )
+
+    def _end_own(self, password: str | None) -> None:
+        """End the sessions that a killed run of ours has left, and wait until they are gone.
+
+        PostgreSQL does not notice that a client is gone while its statement waits for a lock: what was undone meanwhile
+        would be changed after all as soon as it gets that.
+
+        Raises:
+            OpsError: there are some, and they cannot be ended.
+        """
+        role = quote_literal(self._target.role)
+        left: list[Row] = []
+        access = self._open(password)
+
+        def gone() -> bool | None:
+            left[:] = access.run(
+                [
+                    _QUIET,
+                    f"SELECT pid::text FROM pg_catalog.pg_stat_activity WHERE application_name = '{APPLICATION}'"
+                    # through the socket it was a superuser
+                    f" AND (usename = {role} OR usename IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper))"
+                    " AND pid <> pg_backend_pid() ORDER BY pid",
+                ]
+            )
+            return None if left else True
+
+        try:
+            if wait_for(gone, timeout=_LEAVE, clock=self._stack.clock):  # the last login's own needs a moment, too
+                return
+            access.run([_QUIET, f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY[{_list(left)}]) pid"])
+            ended = wait_for(gone, timeout=_GO, clock=self._stack.clock)
+        except OpsError as exc:
+            if not left:
+                raise
+            raise self._not_ended(left, exc.msg) from exc
+        finally:
+            access.close()
+        if not ended:
+            raise self._not_ended(left, f"they are still there {_GO:g} seconds after they were told to end")
+
+    def _not_ended(self, left: Sequence[Row], why: str) -> OpsError:
+        return OpsError(
+            f"Sessions of an interrupted run ({APPLICATION}, process {_list(left)}) may still change the password of "
+            f"{self._target.role}, and cannot be ended: {why}",
+            hint="End them as the database's superuser (SELECT pg_terminate_backend(...)), and run the same playbook "
+            "again.",
+        )
 
     def endpoint(self) -> Endpoint:
         """Where the server listens now.
