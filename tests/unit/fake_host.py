@@ -393,9 +393,11 @@ class Cli:
         recreate: bool = False,
         start: bool = True,
         isolated: bool = False,
+        fetch: bool = True,
     ) -> None:
         assert recreate
         assert not start
+        assert not fetch, "a rotation brings no other image"
         host = self._host
         if host.gone:
             raise OpsError("`docker compose up` failed: Cannot connect to the Docker daemon")

@@ -202,6 +202,10 @@ def test_every_call_knows_where_the_clients_own_configuration_is(monkeypatch: py
         (lambda c: c.up("p", ["a"], isolated=True), "up --detach --quiet-pull --no-deps a"),
         (lambda c: c.up("p", isolated=True), "up --detach --quiet-pull"),
         (lambda c: c.up("p", ["a"], recreate=True, start=False), "up --no-start --quiet-pull --force-recreate a"),
+        (
+            lambda c: c.up("p", ["a"], recreate=True, start=False, fetch=False),
+            "up --no-start --quiet-pull --pull never --no-build --force-recreate a",
+        ),
         (lambda c: c.up("p", stop_timeout=0.2), "up --detach --quiet-pull --timeout 1"),
         (lambda c: c.stop("p"), "stop"),
         (lambda c: c.stop("p", ["a"], grace=29.6), "stop --timeout 30 a"),

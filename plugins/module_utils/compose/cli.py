@@ -163,6 +163,7 @@ class ComposeCli:
         recreate: bool = False,
         keep: bool = False,
         start: bool = True,
+        fetch: bool = True,
         stop_timeout: float | None = None,
         timeout: float = 600,
     ) -> None:
@@ -176,6 +177,8 @@ class ComposeCli:
             recreate: replace containers even when nothing changed.
             keep: replace none, whatever changed.
             start: start them; without it they are only created.
+            fetch: pull and build images where ``pull_policy`` or a missing one asks for it; without, only what is there
+                is used.
             stop_timeout: seconds of grace for containers that are replaced (Compose's own rule without).
             timeout: seconds for the whole command.
 
@@ -183,6 +186,8 @@ class ComposeCli:
             CommandFailed: Compose failed.
         """
         argv = ["up", "--detach" if start else "--no-start", "--quiet-pull"]
+        if not fetch:
+            argv += ["--pull", "never", "--no-build"]
         if services and isolated:
             argv.append("--no-deps")
         if recreate:

@@ -95,8 +95,11 @@ class Handling:
                 self._carry.save(self._stack.engine, name, container)
 
     def create(self, services: Sequence[str], *, isolated: bool) -> None:
-        """Replace containers by new ones, not started, with the saved files in them whoever starts them."""
-        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated)
+        """Replace containers by new ones, not started, with the saved files in them whoever starts them.
+
+        A rotation changes a secret and no image, whatever ``pull_policy`` says.
+        """
+        self._stack.cli.up(self._stack.name, services, recreate=True, start=False, isolated=isolated, fetch=False)
         self.place(services)
 
     def recreate(self, services: Sequence[str]) -> None:
