@@ -200,6 +200,24 @@ def test_a_short_secret_that_another_variable_has_as_well_is_refused(host: Host,
     assert read_secret(host.stack(), "compose/.env.prod", KEY).keys == (KEY,)
 
 
+def test_a_short_secret_that_a_name_in_the_compose_file_has_is_not_taken_for_a_copy(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint for a copy, a reference in its place, would make the user's name a secret."""
+    body = {**SERVICES["titan-nats"], "environment": {"POSTGRES_USER": "titan"}}
+    monkeypatch.setitem(SERVICES, "titan-nats", body)
+    host.env_file.write_bytes(f"{KEY}=titan\nOTHER=1\n".encode())
+    with pytest.raises(Refused, match="variable POSTGRES_USER .* too short to tell a copy") as caught:
+        read_secret(host.stack(), "compose/.env.prod", KEY)
+    assert "runbook 3.1" in str(caught.value)
+    assert "in place of the value" not in str(caught.value)
+    # the variable itself, written out, is the secret whatever its length
+    monkeypatch.setitem(SERVICES, "titan-nats", {**body, "environment": {KEY: "titan"}})
+    with pytest.raises(Refused, match=f"{KEY} cannot be rotated") as caught:
+        read_secret(host.stack(), "compose/.env.prod", KEY)
+    assert "in place of the value" in str(caught.value)
+
+
 def test_from_sixteen_characters_on_a_copy_is_a_copy(host: Host) -> None:
     host.env_file.write_bytes(f"COPY=sixteen-letters!\n{KEY}=sixteen-letters!\n".encode())
     assert read_secret(host.stack(), "compose/.env.prod", KEY).keys == (KEY, "COPY")

@@ -83,6 +83,7 @@ def read_secret(stack: Stack, path: str, key: str) -> EnvSecret:
         *find_literals(stack.model, key, value, stack.project.files, path),
         *_shadows(files, key, value),
     ]
+    _refuse_short(key, value, path, literals)
     if literals:
         raise Refused(
             f"{key} cannot be rotated: a copy that a change of {path} does not reach is fixed for "
@@ -219,6 +220,25 @@ def current_value(path: str, key: str) -> str | None:
         return parse(read_regular(path, what="env file").data).resolve({}).get(key)
     except InvalidInput:
         return None
+
+
+def _refuse_short(key: str, value: str, path: str, literals: Sequence[Literal]) -> None:
+    """Refuse a value that stands elsewhere, too, where nobody can tell whether that is a copy of it.
+
+    To write a reference there, as for a true copy, might make a user's or an image's name a secret.
+    """
+    found = [item for item in literals if item.variable not in (key, f"environment.{key}")]
+    if len(value) >= _TELLING or not found:
+        return
+    told = "; ".join(str(item) for item in found)
+    raise Refused(
+        f"{key} has the same characters as {told}, and is too short to tell a copy of it from a name or a secret of its "
+        "own",
+        hint=f"Leave these places as they are where they are no copies. Set a long {key} by hand first (a database "
+        "password as in runbook 3.1: ALTER ROLE, and the same value in "
+        f"{path}; then recreate its holders), and rotate that one.",
+        facts={"literals": [str(item) for item in found]},
+    )
 
 
 def _mending(literals: Sequence[Literal], key: str, path: str) -> str:
