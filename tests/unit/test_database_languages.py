@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.database import login
-from ansible_collections.titan.ops.plugins.module_utils.database.knock import ASKS, knock
+from ansible_collections.titan.ops.plugins.module_utils.database.knock import ASKS, ASKS_MD5, knock
 from ansible_collections.titan.ops.plugins.module_utils.database.login import Endpoint, LoginFailed, accepts, connect
 from ansible_collections.titan.ops.tests.unit import postgres
 
@@ -139,7 +139,7 @@ def fatal(code: str) -> bytes:
         (fatal("57P03"), "57P03"),
         (fatal("53300"), "53300"),
         (message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0"), ASKS),
-        (message(b"R", struct.pack("!i", 5) + b"salt"), ASKS),
+        (message(b"R", struct.pack("!i", 5) + b"salt"), ASKS_MD5),
         (message(b"R", struct.pack("!i", 0)), ""),
         (b"", None),
         (fatal("28000")[:9], None),

@@ -156,6 +156,33 @@ def test_a_role_with_an_md5_password_gets_a_scram_verifier_that_md5_lines_accept
     assert server.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'titan'").startswith("SCRAM-SHA-256$4096:")
 
 
+def test_an_md5_verifier_is_what_the_role_has_again_after_an_undo(server: postgres.Postgres) -> None:
+    """A holder whose driver knows no SCRAM lives on it."""
+    kept = "SELECT rolpassword FROM pg_authid WHERE rolname = 'titan'"
+    server.sql("SET log_statement = none", "SET password_encryption = 'md5'", f"ALTER ROLE titan PASSWORD '{OLD}'")
+    before = server.sql(kept)
+    assert before.startswith("md5")
+    database = opened(server, database="md5")
+    facts = database.look(OLD)
+    assert (facts.verifier, facts.md5) == (None, True)  # an ordinary role may not read it, and the server tells
+    server.sql("ALTER ROLE titan SUPERUSER")
+    facts = database.look(OLD)
+    assert (facts.verifier, facts.md5) == (before, False)
+    assert before not in repr(facts)
+    database.put(NEW, OLD, timeout=5)
+    assert server.sql(kept).startswith("SCRAM")
+    assert database.put(OLD, NEW, timeout=5, stored=facts.verifier) is True
+    assert server.sql(kept) == before
+    assert database.accepts(OLD)
+    # one that is of another password after all is not what it gets
+    assert database.put(NEW, OLD, timeout=5, stored=before) is True
+    assert database.accepts(NEW)
+
+
+def test_a_scram_verifier_is_not_taken_for_md5(server: postgres.Postgres) -> None:
+    assert opened(server, database="md5").look(OLD).md5 is False
+
+
 @pytest.mark.parametrize("superuser", [False, True])
 @pytest.mark.parametrize("socket", [False, True])
 def test_neither_password_nor_verifier_is_in_the_servers_log_which_logs_everything(

@@ -207,7 +207,7 @@ def test_a_short_secret_that_a_name_in_the_compose_file_has_is_not_taken_for_a_c
     body = {**SERVICES["titan-nats"], "environment": {"POSTGRES_USER": "titan"}}
     monkeypatch.setitem(SERVICES, "titan-nats", body)
     host.env_file.write_bytes(f"{KEY}=titan\nOTHER=1\n".encode())
-    with pytest.raises(Refused, match="variable POSTGRES_USER .* too short to tell a copy") as caught:
+    with pytest.raises(Refused, match=r"variable POSTGRES_USER .* too short to tell a copy") as caught:
         read_secret(host.stack(), "compose/.env.prod", KEY)
     assert "runbook 3.1" in str(caught.value)
     assert "in place of the value" not in str(caught.value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ class Server:
         assert password in (None, self._database.password)
         return self._database.facts
 
-    def put(self, value: str, other: str, *, timeout: float) -> bool:
+    def put(self, value: str, other: str, *, timeout: float, stored: str | None = None) -> bool:
         self._up()
+        assert stored == (self._database.facts.verifier if value == OLD else None)
         if self._database.password == value:
             return False
         if self._database.password != other and not self._target.socket:
@@ -156,6 +158,30 @@ def made(src: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return made(tmp_path / "titan", monkeypatch)
+
+
+def test_what_the_database_keeps_of_the_old_password_is_what_an_undo_gives_it(run: Run) -> None:
+    """The stand-in for the server asserts it, in this run and in the next one."""
+    run.database.facts = replace(run.database.facts, verifier="md5" + "0" * 32)
+    fail: list[str] = []
+
+    def at(_number: int, name: str) -> None:
+        if name == "rename .env.prod" and not fail:
+            fail.append(name)
+            assert "md5000" in (run.host.src / "state" / "pg_password.journal").read_text()
+            raise Killed
+
+    run.host.at = at
+    with pytest.raises(Killed):
+        run.rotate()
+    assert run.database.password == NEW
+    assert run.recover() == "undone"
+    run.assert_one_secret(OLD)
+
+
+def test_an_md5_password_that_may_not_be_read_is_told(run: Run) -> None:
+    run.database.facts = replace(run.database.facts, md5=True)
+    assert any("as an MD5 verifier" in text for text in run.rotate(check_mode=True)["warnings"])
 
 
 # Options

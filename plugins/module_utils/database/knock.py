@@ -14,11 +14,14 @@ import socket
 import ssl
 import struct
 
-__all__ = ["ASKS", "NOT_NOW", "knock"]
+__all__ = ["ASKS", "ASKS_MD5", "NOT_NOW", "knock"]
 
 # It goes on and asks for a password (PostgreSQL 17 manual, 53.7: AuthenticationCleartextPassword, MD5Password, SASL).
 ASKS = "asks for a password"
-_METHODS = (3, 5, 10)
+# MD5 is asked for only where the role's verifier is of that kind; for a SCRAM one a line of pg_hba.conf with md5 asks
+# by SASL (20.5).
+ASKS_MD5 = "asks for a password by MD5"
+_METHODS = {3: ASKS, 5: ASKS_MD5, 10: ASKS}
 # It is coming up, going down, or full (appendix A: cannot_connect_now, admin_shutdown, crash_shutdown,
 # too_many_connections).
 NOT_NOW = ("57P03", "57P01", "57P02", "53300")
@@ -31,8 +34,8 @@ def knock(host: str, port: int, *, database: str, role: str, timeout: float) -> 
     """Ask to be let in, with TLS where the server offers it and else without, as libpq does (sslmode=prefer).
 
     Returns:
-        ASKS, the five characters of the SQLSTATE with which it refuses, "" for anything else, or None where nobody
-        answers.
+        ASKS or ASKS_MD5, the five characters of the SQLSTATE with which it refuses, "" for anything else, or None where
+        nobody answers.
     """
     answers = []
     for secure in (True, False):
@@ -45,7 +48,7 @@ def knock(host: str, port: int, *, database: str, role: str, timeout: float) -> 
                 context.verify_mode = ssl.CERT_NONE
                 with context.wrap_socket(plain) as stream:
                     answers.append(_ask(stream, database, role))
-    telling = [answer for answer in answers if answer == ASKS or answer in NOT_NOW]
+    telling = [answer for answer in answers if answer in (ASKS, ASKS_MD5, *NOT_NOW)]
     return next(iter([*telling, *answers]), None)
 
 
@@ -61,7 +64,7 @@ def _ask(stream: socket.socket, database: str, role: str) -> str:
     kind, length = struct.unpack("!ci", _read(stream, 5))
     body = _read(stream, min(length - 4, _LONGEST))
     if kind == b"R":
-        return ASKS if struct.unpack("!i", body[:4])[0] in _METHODS else ""
+        return _METHODS.get(struct.unpack("!i", body[:4])[0], "")
     fields = body.split(b"\0") if kind == b"E" else []
     return next((field[1:].decode("ascii", "replace") for field in fields if field[:1] == b"C"), "")
 

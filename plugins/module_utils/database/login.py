@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import OpsError
-from .knock import ASKS, NOT_NOW, knock
+from .knock import ASKS, ASKS_MD5, NOT_NOW, knock
 
 try:
     import psycopg2
@@ -154,7 +154,7 @@ def _cause(endpoint: Endpoint, text: str, timeout: float) -> tuple[bool, bool]:
     if _PASSING.search(text):
         return False, True
     answer = knock(endpoint.host, endpoint.port, database=endpoint.database, role=endpoint.role, timeout=timeout)
-    if answer != ASKS:
+    if answer not in (ASKS, ASKS_MD5):
         return False, answer is None or answer in NOT_NOW
     try:
         _log_in(endpoint, _nobodys(), timeout).close()

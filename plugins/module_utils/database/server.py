@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, Protocol, TypeVar
 
 from ..compose.container import Container
@@ -16,6 +16,8 @@ from ..core.clock import wait_for
 from ..core.errors import OpsError
 from ..core.runner import Runner
 from . import hba
+from .knock import ASKS_MD5, knock
+from .leftovers import end_own
 from .login import APPLICATION, Connection, Endpoint, LoginFailed, Row, accepts, connect, takes_anything
 from .psql import SocketAccess, quote_ident, quote_literal
 from .scram import verifier
@@ -25,8 +27,6 @@ __all__ = ["Access", "Facts", "Server", "Session", "Target"]
 T = TypeVar("T")
 
 _ENDED = ("created", "exited", "dead")
-# Seconds that a session of ours has to leave by itself, and to be gone when it was ended.
-_LEAVE, _GO = 1.0, 10.0
 _VIEW = 100000  # pg_hba_file_rules came with PostgreSQL 10
 # Statements of ours are not written into the server's log, and end in time. What a role may not set, or this server
 # does not have, is passed over.
@@ -95,6 +95,8 @@ class Facts:
         expired: whether its VALID UNTIL has passed.
         seen_as: the address that the server sees us come from ("" over the socket).
         rules: pg_hba.conf; None where we may not read it.
+        verifier: what the server keeps of the role's password; None where we may not read it, or there is none.
+        md5: whether that is of the old kind, as the server's question tells; asked only where we may not read it.
     """
 
     version: int
@@ -104,6 +106,8 @@ class Facts:
     expired: bool
     seen_as: str
     rules: tuple[hba.Rule, ...] | None
+    verifier: str | None = field(default=None, repr=False)
+    md5: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,13 +202,36 @@ class Server:
             rules = None
             if version >= _VIEW and access.run([_QUIET, hba.READABLE]) == [("true",)]:
                 rules = tuple(hba.from_rows(access.run([_QUIET, hba.QUERY])))
+            stored = self._stored(access)
         finally:
             access.close()
         standby, exists, can_login, expired = (text == "true" for text in row[1:5])
-        return Facts(version, standby, exists, can_login, expired, row[5], rules)
+        md5 = stored is None and password is not None and self._asks_md5()
+        return Facts(version, standby, exists, can_login, expired, row[5], rules, stored, md5)
 
-    def put(self, value: str, other: str, *, timeout: float) -> bool:
+    def _stored(self, access: Access) -> str | None:
+        role = quote_literal(self._target.role)
+        if access.run([_QUIET, "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')::text"]) != [("true",)]:
+            return None
+        rows = access.run([_QUIET, f"SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = {role}"])
+        stored = rows[0][0] if rows else ""
+        if stored:
+            self._stack.redact.add(stored)
+        return stored or None
+
+    def _asks_md5(self) -> bool:
+        at = self.endpoint()
+        return knock(at.host, at.port, database=at.database, role=at.role, timeout=5) == ASKS_MD5
+
+    def put(self, value: str, other: str, *, timeout: float, stored: str | None = None) -> bool:
         """Make the role's password ``value``, whichever of the two it is now; tells whether it had to be changed.
+
+        Args:
+            value: the password.
+            other: the other one.
+            timeout: seconds for a server that is only coming up.
+            stored: what the server kept of ``value`` before: it gets exactly that back. A holder whose driver knows no
+                SCRAM lives on an MD5 verifier.
 
         Raises:
             OpsError: the server cannot be reached in time, accepts neither, or refuses the change.
@@ -214,16 +241,16 @@ class Server:
         known = self._valid(value, other, timeout)
         if known == value:
             return False
-        secret = verifier(value)
-        self._stack.redact.add(secret)
         access = self._open(known)
         try:
-            access.run([_QUIET, f"ALTER ROLE {quote_ident(self._target.role)} PASSWORD {quote_literal(secret)}"])
+            for secret in filter(None, (stored, verifier(value))):
+                self._stack.redact.add(secret)
+                access.run([_QUIET, f"ALTER ROLE {quote_ident(self._target.role)} PASSWORD {quote_literal(secret)}"])
+                if self.accepts(value, timeout=timeout):
+                    return True
         finally:
             access.close()
-        if not self.accepts(value, timeout=timeout):
-            raise OpsError(f"The database does not accept the password of {self._target.role} that it was just given")
-        return True
+        raise OpsError(f"The database does not accept the password of {self._target.role} that it was just given")
 
     def sessions(
         self, password: str | None, addresses: Iterable[str], applications: Iterable[str], *, end: bool = False
@@ -266,51 +293,12 @@ class Server:
         )
 
     def _end_own(self, password: str | None) -> None:
-        """End the sessions that a killed run of ours has left, and wait until they are gone.
-
-        PostgreSQL does not notice that a client is gone while its statement waits for a lock: what was undone meanwhile
-        would be changed after all as soon as it gets that.
-
-        Raises:
-            OpsError: there are some, and they cannot be ended.
-        """
-        role = quote_literal(self._target.role)
-        left: list[Row] = []
+        """Let nothing of a killed run of ours change the role any more."""
         access = self._open(password)
-
-        def gone() -> bool | None:
-            left[:] = access.run(
-                [
-                    _QUIET,
-                    f"SELECT pid::text FROM pg_catalog.pg_stat_activity WHERE application_name = '{APPLICATION}'"
-                    # through the socket it was a superuser
-                    f" AND (usename = {role} OR usename IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper))"
-                    " AND pid <> pg_backend_pid() ORDER BY pid",
-                ]
-            )
-            return None if left else True
-
         try:
-            if wait_for(gone, timeout=_LEAVE, clock=self._stack.clock):  # the last login's own needs a moment, too
-                return
-            access.run([_QUIET, f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY[{_list(left)}]) pid"])
-            ended = wait_for(gone, timeout=_GO, clock=self._stack.clock)
-        except OpsError as exc:
-            if not left:
-                raise
-            raise self._not_ended(left, exc.msg) from exc
+            end_own(lambda statement: access.run([_QUIET, statement]), self._target.role, self._stack.clock)
         finally:
             access.close()
-        if not ended:
-            raise self._not_ended(left, f"they are still there {_GO:g} seconds after they were told to end")
-
-    def _not_ended(self, left: Sequence[Row], why: str) -> OpsError:
-        return OpsError(
-            f"Sessions of an interrupted run ({APPLICATION}, process {_list(left)}) may still change the password of "
-            f"{self._target.role}, and cannot be ended: {why}",
-            hint="End them as the database's superuser (SELECT pg_terminate_backend(...)), and run the same playbook "
-            "again.",
-        )
 
     def endpoint(self) -> Endpoint:
         """Where the server listens now.

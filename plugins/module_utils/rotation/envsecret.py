@@ -232,8 +232,8 @@ def _refuse_short(key: str, value: str, path: str, literals: Sequence[Literal]) 
         return
     told = "; ".join(str(item) for item in found)
     raise Refused(
-        f"{key} has the same characters as {told}, and is too short to tell a copy of it from a name or a secret of its "
-        "own",
+        f"{key} has the same characters as {told}, and is too short to tell a copy of it from a name or a secret of "
+        "its own",
         hint=f"Leave these places as they are where they are no copies. Set a long {key} by hand first (a database "
         "password as in runbook 3.1: ALTER ROLE, and the same value in "
         f"{path}; then recreate its holders), and rotate that one.",

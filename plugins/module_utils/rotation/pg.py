@@ -126,6 +126,7 @@ def apply(
             "target": asdict(replace(options.target, service=planned.database)),
             "probes": [asdict(replace(probe, service=stack.resolve(str(probe.service)))) for probe in options.probes],
             "stop_timeout": options.stop_timeout,
+            "verifier": planned.verifier,
         },
     )
     containers = [item for found in stack.containers_of(planned.services).values() for item in found]
@@ -193,7 +194,8 @@ def _transaction(
     timeout = switch.health_timeout
 
     def put(value: str, other: str) -> None:
-        awake(server, lambda: server.put(value, other, timeout=timeout), timeout)
+        stored = context.get("verifier") if value == switch.old else None
+        awake(server, lambda: server.put(value, other, timeout=timeout, stored=stored), timeout)
 
     def accepts(value: str) -> bool:
         return awake(server, lambda: server.accepts(value, timeout=timeout), timeout)

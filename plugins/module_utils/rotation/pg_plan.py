@@ -37,6 +37,7 @@ class PgPlan:
         not_holding: services that were named and do not hold the password: they run on.
         carry: files carried over, by service.
         password_known: whether the database accepts the env file's password.
+        verifier: what the database keeps of it, where that may be read.
         warnings: what the operator should know.
     """
 
@@ -50,6 +51,7 @@ class PgPlan:
     carry: Mapping[str, tuple[str, ...]]
     password_known: bool
     warnings: tuple[str, ...]
+    verifier: str | None = field(default=None, repr=False)
 
     def steps(self) -> list[str]:
         """The steps of the transaction, in order, as ``Outcome.steps`` will name them."""
@@ -106,7 +108,7 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
     # The change itself is tried with a value of the same form, so that check mode refuses what a run would refuse.
     swapped(secret.file.data, options.key, secret.value, options.password or "x" * options.length)
     # The database first: of a wrong password there, services that are not well are only the consequence.
-    known, seen = _database(stack, options, secret, server, [*services, *stale])
+    known, seen, verifier = _database(stack, options, secret, server, [*services, *stale])
     warnings += guarded(stack, options, services, stale, what="password", ill_is_fine=options.recover)
     if database in secret.services() and not first:
         warnings.append(
@@ -124,6 +126,7 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
         carry=carry_of(stack, options, [*services, *stale]),
         password_known=known,
         warnings=tuple(dict.fromkeys([*warnings, *seen])),
+        verifier=verifier,
     )
 
 
@@ -146,8 +149,12 @@ def _services(stack: Stack, options: PgOptions, holding: list[str], database: st
 
 def _database(
     stack: Stack, options: PgOptions, secret: EnvSecret, server: Server, clients: Sequence[str]
-) -> tuple[bool, list[str]]:
-    """Whether the database accepts the current password, and warnings; raises where a new one would not work."""
+) -> tuple[bool, list[str], str | None]:
+    """Whether the database accepts the current password, warnings, and what it keeps of that password.
+
+    Raises:
+        Refused: a new one would not work.
+    """
     what = f"{options.key} is not rotated"
     try:
         if server.takes_anything():
@@ -173,7 +180,13 @@ def _database(
     warnings = refuse_unless_usable(facts, options.target, addresses)
     if not known:
         warnings.append(f"The database does not accept the env file's {options.key}: it is set through the socket")
-    return known, warnings
+    if facts.md5:
+        warnings.append(
+            f"The database keeps the password of {options.role} as an MD5 verifier that {options.role} may not read: "
+            "the new one is kept as SCRAM-SHA-256, and so would the old one be after an undo. A holder whose driver "
+            "knows no SCRAM could then log in with neither"
+        )
+    return known, warnings, facts.verifier if known else None
 
 
 def _wrong_password(options: PgOptions, server: Server, what: str) -> Refused:
