@@ -430,6 +430,31 @@ def test_after_a_lost_password_brain_must_be_well_although_it_was_not_before(run
     assert run.database.password == OLD  # what the env file says
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_lost_password_that_was_not_set_yet_is_left_alone_by_an_undo(run: Run, killed: bool) -> None:
+    """A holder may live on it: by setting the env file's in its place the undo would do harm of its own."""
+    run.database.password = THIRD
+
+    def at(_number: int, name: str) -> None:
+        if name == "ALTER ROLE":
+            raise AssertionError("the undo set a password")
+        if name == f"stop {EXECUTION}":
+            run.host.at = lambda _number, now: at(0, now) if now == "ALTER ROLE" else None
+            raise Killed if killed else OpsError("no")
+
+    run.host.at = at
+    with pytest.raises(Killed if killed else OpsError) as caught:
+        run.rotate(recover=True)
+    if killed:
+        assert run.recover() == "undone"
+    else:
+        assert "It was undone" in str(caught.value)
+        assert "The database was not changed yet: it has the password that it had" in str(caught.value)
+    assert run.database.password == THIRD
+    assert run.host.env_file.read_bytes() == ENV.encode()
+    assert not (run.host.src / "state" / "pg_password.journal").exists()
+
+
 # Failure
 
 

@@ -127,6 +127,7 @@ def apply(
             "probes": [asdict(replace(probe, service=stack.resolve(str(probe.service)))) for probe in options.probes],
             "stop_timeout": options.stop_timeout,
             "verifier": planned.verifier,
+            "lost": not planned.password_known,
         },
     )
     containers = [item for found in stack.containers_of(planned.services).values() for item in found]
@@ -213,5 +214,5 @@ def _transaction(
         prove=proved,
         cancelled=cancelled,
         stop_timeout=context["stop_timeout"],
-        authority=Authority(settle=settled, put=put, accepts=accepts),
+        authority=Authority(settle=settled, put=put, accepts=accepts, lost=context.get("lost", False)),
     )

@@ -43,11 +43,14 @@ class Authority:
         settle: called when the services have stopped, before the change; raises to undo.
         put: called with (secret to take, the other one), any number of times; brings it up first where it does not run.
         accepts: whether it takes this secret now.
+        lost: whether it took another one than the env file's before. Until it was told one of ours, an undo leaves it
+            alone: nobody knows that other one, and a holder may live on it.
     """
 
     settle: Callable[[], None]
     put: Callable[[str, str], None]
     accepts: Callable[[str], bool]
+    lost: bool = False
 
 
 class Transaction:
@@ -108,6 +111,7 @@ class Transaction:
         self._needed = self._handling.needed_by(switch.everyone)
         found: dict[str, Any] = {"utc": self._stack.clock.utc(), "project": self._stack.name, "needed": self._needed}
         found["snapshots"] = self._originals.taken
+        found["told"] = False
         self._begin({**found, **switch.to_record()})
         try:
             with self._stack.clock.interrupted_by(self._heed):
@@ -215,6 +219,7 @@ class Transaction:
             self._step("wait for their sessions to end")
             self._authority.settle()
             self._step("set the role's password")
+            self._journal.note(told=True)
             self._authority.put(switch.new, switch.old)
         self._step("replace the env file")
         put_new(switch.env_file, old_data=switch.old_data, new_data=switch.new_data)
@@ -228,7 +233,7 @@ class Transaction:
 
     def _rolled_back(self, failure: OpsError) -> OpsError:
         """Undo after a failure; the error to raise says how that went."""
-        failed_at = self._at
+        failed_at, alone = self._at, self._left_alone
         try:
             self._undo()
         except Exception as second:
@@ -245,7 +250,8 @@ class Transaction:
             f'The rotation of {self._switch.key} failed at "{failed_at}": {failure.msg}',
             state=f"It was undone: the old secret is back in {self._switch.env_file} and in every holder "
             f"({', '.join(everyone)}), and they are healthy again"
-            + (f", except what was not before ({', '.join(sick)})" if sick else ""),
+            + (f", except what was not before ({', '.join(sick)})" if sick else "")
+            + (". The database was not changed yet: it has the password that it had, not this one" if alone else ""),
             hint=failure.hint or "Mend the cause and run again.",
             facts={
                 **failure.facts,
@@ -301,17 +307,24 @@ class Transaction:
         for group in (switch.first, switch.services, switch.stale):
             if group is switch.services and self._authority:
                 self._stack.wait_well(self._provable(switch.first), timeout=switch.health_timeout)
-                self._authority.put(switch.old, switch.new)
+                if not self._left_alone:
+                    self._authority.put(switch.old, switch.new)
             self._handling.bring_back(group)
         everyone = switch.everyone
         if not self._originals.are_back(everyone):
             raise OpsError("The containers are not those from before the rotation")
         well = [name for name in everyone if self._originals.was_well(name)]
         wells = self._stack.wait_well(well, timeout=switch.health_timeout)
-        # Other holders may have held yet another value before.
-        self._prove(switch.old, switch.new, [name for name in well if name in switch.services])
+        if not self._left_alone:
+            # Other holders may have held yet another value before.
+            self._prove(switch.old, switch.new, [name for name in well if name in switch.services])
         self._outcome.measure(switch.services, wells, self._handling.stopping)
         self._end()
+
+    @property
+    def _left_alone(self) -> bool:
+        """Whether the authority takes the secret that it took before, which is neither of the two."""
+        return self._authority is not None and self._authority.lost and not self._journal.record.get("told", True)
 
     def _superseded(self) -> bool:
         """Whether the file has a third value by now and everyone carries that: then there is nothing left to do."""
