@@ -429,3 +429,19 @@ def test_a_link_in_the_place_of_what_was_staged_is_not_followed(tmp_path: Path) 
     assert restage(str(path), b"x", name=NEW) is False
     assert put_staged(str(path), b"new", mode=0o600, uid=0, gid=0, name=NEW) is False
     assert (path.read_bytes(), victim.read_bytes()) == (b"old", b"new")
+
+
+def test_on_a_read_only_file_system_what_is_not_there_is_nothing_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux says EROFS of a name there before it looks whether there is such a file."""
+
+    def refuse(path: str, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert files.remove(str(tmp_path / "nothing")) is False
+    assert files.drop_staging(str(tmp_path / "file")) is False
+    (tmp_path / ".file.titan-old").write_text("x", encoding="utf-8")
+    with pytest.raises(OpsError, match="could not be removed: Read-only file system"):
+        files.drop_staging(str(tmp_path / "file"))

@@ -75,6 +75,29 @@ def test_a_disk_that_cannot_take_what_it_needs_is_refused_before_anything_change
     assert_one_secret(host, NEW)
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), ValueError("whatever")])
+def test_a_directory_that_is_read_only_is_refused_and_no_journal_with_secrets_stays(
+    host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    opened, unlink, there = os.open, os.unlink, str(host.src / "compose")
+
+    def refuse_new(path: str, flags: int, *args: int, **options: int) -> int:
+        if flags & os.O_CREAT and str(path).startswith(there):
+            raise error
+        return opened(path, flags, *args, **options)
+
+    def refuse_removal(path: str, **options: int) -> None:
+        if str(path).startswith(there):  # Linux says so before it looks whether there is such a file
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "open", refuse_new)
+    monkeypatch.setattr(os, "unlink", refuse_removal)
+    with pytest.raises(Refused, match=r"The rotation of HMAC_SECRET was not begun: .*(Read-only|whatever)"):
+        Process(host, options()).rotate()
+    assert_one_secret(host, OLD)
+
+
 @pytest.mark.parametrize("ending", [".env.prod.titan-new", ".env.prod.titan-old"])
 def test_killed_while_it_writes_them_nothing_stays_behind(
     host: Host, monkeypatch: pytest.MonkeyPatch, ending: str

@@ -196,9 +196,19 @@ def put_staged(path: str, data: bytes, *, mode: int, uid: int, gid: int, name: s
 
 
 def drop_staging(path: str) -> bool:
-    """Remove what is staged, or what a write left behind when it was killed; tells whether there was anything."""
+    """Remove what is staged, or what a write left behind when it was killed; tells whether there was anything.
+
+    Raises:
+        OpsError: the file system refused.
+    """
     real = os.path.realpath(path)
-    removed = [remove(_staging(real, name)) for name in (NEW, OLD)]
+    try:
+        removed = [remove(_staging(real, name)) for name in (NEW, OLD)]
+    except OSError as exc:
+        raise OpsError(
+            f"What was written beside {path} could not be removed: {exc.strerror or exc}",
+            hint="It may hold secrets: remove the files beside it whose names end in .titan-new and .titan-old.",
+        ) from exc
     return any(removed)
 
 
@@ -222,6 +232,12 @@ def remove(path: str) -> bool:
         os.unlink(path)
     except FileNotFoundError:
         return False
+    except OSError as exc:
+        if exc.errno == errno.EROFS and not os.path.lexists(
+            path
+        ):  # there this is said first, whether it is there or not
+            return False
+        raise
     return True
 
 

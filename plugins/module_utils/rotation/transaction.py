@@ -128,9 +128,10 @@ class Transaction:
         try:
             self._journal.begin(record)
             stage_both(switch.env_file, old_data=switch.old_data, new_data=switch.new_data)
-        except OpsError as exc:
+        except Exception as exc:
             self._journal.end()
-            raise Refused(f"The rotation of {switch.key} was not begun: {exc.msg}", hint=exc.hint) from exc
+            hint = exc.hint if isinstance(exc, OpsError) else None
+            raise Refused(f"The rotation of {switch.key} was not begun: {_words(exc)}", hint=hint) from exc
 
     def recover(self) -> str:
         """Finish or undo what an interrupted run left, whichever is nearer by what is true now.
