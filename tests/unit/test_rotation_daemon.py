@@ -16,6 +16,7 @@ import requests.exceptions
 
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import Engine, EngineGone
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.rotation import transaction
 from ansible_collections.titan.ops.tests.unit import test_rotation_pg
 from ansible_collections.titan.ops.tests.unit.fake_host import OLD, Host
 from ansible_collections.titan.ops.tests.unit.rotating import (
@@ -132,6 +133,27 @@ def test_a_daemon_that_goes_during_the_undo_is_waited_for_as_well(host: Host) ->
     assert caught.value.facts["steps"].count("undo") == 1
     host.one("titan-nats")["State"]["StartedAt"] = "2026-02-06T14:03:12Z"
     assert_one_secret(host, OLD)
+
+
+def test_an_engine_that_answers_and_breaks_off_again_and_again_is_asked_with_pauses(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def broken_off(_self: object) -> None:
+        asked.append(host.clock.monotonic())
+        assert len(asked) < 1000, "it is asked without a pause"
+        raise EngineGone("Connection aborted")
+
+    def fail() -> None:
+        raise OpsError("3 messages were not worked off")
+
+    monkeypatch.setattr(transaction.Transaction, "_rollback", broken_off)
+    with pytest.raises(OpsError, match="Undoing it failed, too: Connection aborted") as caught:
+        direct(host, drain=fail).run()
+    assert caught.value.facts["rolled_back"] is False
+    assert 5 <= len(asked) <= 15
+    assert asked[-1] - asked[0] >= 20
 
 
 def test_services_that_the_daemon_started_again_while_it_drained_are_noticed(host: Host) -> None:

@@ -33,6 +33,8 @@ from .switch import Switch
 __all__ = ["Authority", "Outcome", "Transaction"]
 
 _AGAIN = "Mend the cause and run the same playbook again: it begins by recovering."
+# Seconds between the attempts of an undo that the Docker daemon broke off.
+_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
 @dataclass(frozen=True)
@@ -270,15 +272,18 @@ class Transaction:
 
     def _undo(self) -> None:
         """Undo; while the Docker daemon is gone, wait for it, and should it go meanwhile, begin again."""
-        deadline = self._stack.clock.monotonic() + self._switch.health_timeout
+        clock, pause = self._stack.clock, _PAUSE
+        deadline = clock.monotonic() + self._switch.health_timeout
         while True:
             self._await_docker(deadline)
             try:
                 return self._rollback()
             except Exception as exc:
-                engine, late = self._stack.engine, self._stack.clock.monotonic() >= deadline
-                if late or (engine.answers() and not isinstance(exc, EngineGone)):
+                left, answers = deadline - clock.monotonic(), self._stack.engine.answers()
+                if left <= 0 or (answers and not isinstance(exc, EngineGone)):
                     raise
+                clock.sleep(min(pause, left))  # it may say that it is there, and break off all the same
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _await_docker(self, deadline: float) -> None:
         clock, engine = self._stack.clock, self._stack.engine
