@@ -331,7 +331,10 @@ class Titan:
 
     def brain(self, request: Request) -> tuple[int, Any]:
         if request.path == "/metrics":
-            return 200, b'# TYPE x counter\nx_total{a="1"} 2\nx_total{a="2"} 3\nx_totals 9\n'
+            return (
+                200,
+                b'# TYPE x counter\nx_total{a="1"} 2\nx_total{a="2"} 3\nx_total{a="3"} NaN\nx_total{a="4"} +Inf\nx_total{a="5"} none\nx_totals 9\n',
+            )
         secret = self.host.environment(BRAIN)["HMAC_SECRET"] if not self.deaf else OLD
         text = f"{request.headers['x-timestamp']}.".encode() + request.body
         good = signatures.new(secret.encode(), text, hashlib.sha256).hexdigest() == request.headers["x-signature"]

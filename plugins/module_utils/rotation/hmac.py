@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -245,10 +246,19 @@ def counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
         except OpsError:
             continue  # they inform, they decide nothing: what cannot be read is not shown
         pattern = rf"^{re.escape(counter.metric)}(?:\{{[^}}]*\}})?\s+(\S+)"
-        found = [float(value) for value in re.findall(pattern, text, flags=re.MULTILINE)]
+        samples = [_number(word) for word in re.findall(pattern, text, flags=re.MULTILINE)]
+        found = [value for value in samples if math.isfinite(value)]
         if found:
             values[counter.metric] = int(sum(found))
     return values
+
+
+def _number(word: str) -> float:
+    """A sample's value; what is none, like NaN and Inf, which the format allows, counts for nothing."""
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 def _moving_counters(stack: Stack, options: HmacOptions) -> dict[str, int]:
