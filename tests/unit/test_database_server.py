@@ -437,6 +437,8 @@ def test_the_first_rule_that_matches_holds() -> None:
         rule(1, "reject", address="host.example"),
         rule(1, "reject", databases=("samerole",)),
         rule(1, "scram-sha-256", kind="hostssl"),
+        rule(1, "reject", kind="hostnossl"),
+        rule(1, "trust", kind="hostnogssenc"),
     ],
     ids=lambda item: f"{item.kind} {item.databases} {item.users} {item.address}",
 )

@@ -15,6 +15,8 @@ __all__ = ["PASSWORD_METHODS", "QUERY", "READABLE", "Rule", "from_rows", "rule_f
 # With md5 a SCRAM verifier is asked for by SCRAM, too (PostgreSQL 17 manual, 20.5).
 PASSWORD_METHODS = ("scram-sha-256", "md5", "password")
 
+# Whether a client comes with TLS, or tries Kerberos encryption, is its own choice.
+_UNSURE = ("hostssl", "hostnossl", "hostnogssenc")
 _SEPARATOR = "\x1f"
 # Whether this role may read the view: superusers by default.
 READABLE = (
@@ -61,15 +63,17 @@ def rule_for(rules: Sequence[Rule], *, database: str, role: str, address: str) -
 
     Raises:
         LookupError: it cannot be told here, because a rule before the match names a group, a host name, a pattern, or
-            the server's own networks, or holds for TLS alone; only a login shows what holds then.
+            the server's own networks, or holds for logins with or without encryption alone; only a login shows what holds
+            then.
     """
     for rule in rules:
-        if rule.kind not in ("host", "hostnossl", "hostssl"):
+        # hostgssenc: neither we nor a driver without a Kerberos ticket come so
+        if rule.kind not in ("host", *_UNSURE):
             continue
         verdicts = (_names(rule.databases, database, role), _names(rule.users, role, ""), _address(rule, address))
         if False in verdicts:
             continue
-        if None in verdicts or rule.kind == "hostssl":
+        if None in verdicts or rule.kind in _UNSURE:
             raise LookupError(f"line {rule.line} of pg_hba.conf cannot be told from the outside")
         return rule
     return None
