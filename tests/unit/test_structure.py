@@ -65,6 +65,25 @@ def test_a_playbooks_head_says_what_the_operator_must_know(path: Path) -> None:
     assert not missing, f"the head comment of {path.name} says nothing of: {missing}"
 
 
+def test_a_play_that_may_carry_a_secret_pipelines_whatever_ansible_cfg_is_in_force() -> None:
+    """Without pipelining Ansible writes the module with its arguments into a temporary file on the host."""
+    secret = set()
+    for role in ROLES:
+        for entry, spec in _load(role / "meta" / "argument_specs.yml")["argument_specs"].items():
+            if any(option.get("no_log") for option in (spec.get("options") or {}).values()):
+                secret.add((f"titan.ops.{role.name}", entry))
+    assert ("titan.ops.secrets", "rotate_db_password") in secret
+    carried = set()
+    for path in PLAYBOOKS:
+        for play in _load(path):
+            for task in play.get("tasks", []):
+                role = task.get("ansible.builtin.import_role", {})
+                if (role.get("name"), role.get("tasks_from")) in secret:
+                    carried.add((role["name"], role["tasks_from"]))
+                    assert play.get("vars", {}).get("ansible_pipelining") is True, path.name
+    assert carried == secret, "entry points that take a secret, and that no play was found of"
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_a_roles_entry_points_all_have_argument_specs(role: Path) -> None:
     """A task file is an entry point, described by an argument spec, or is included by one of its siblings."""
