@@ -119,6 +119,36 @@ def test_a_roles_defaults_and_argument_specs_agree(role: Path) -> None:
             assert option.get("default") == value, f"{name}: its default and its argument spec differ"
 
 
+def test_no_playbook_overrides_what_an_inventory_may_say() -> None:
+    """Variables of an import win over group_vars: a play that gives one with a default of its own makes that useless.
+
+    Not so which services a verb is for: that is said for each run, never in an inventory.
+    """
+    defaults = {role.name: set(_load(role / "defaults" / "main.yml") or {}) for role in ROLES}
+    ignored = []
+    for path in PLAYBOOKS:
+        for task in (task for play in _load(path) for task in play.get("tasks", [])):
+            name = task.get("ansible.builtin.import_role", {}).get("name", "").rpartition(".")[2]
+            for variable, value in (task.get("vars") or {}).items():
+                if variable in defaults.get(name, ()) and variable not in str(value) and variable != "stack_services":
+                    ignored.append(f"{path.name}: {variable}")
+    assert not ignored
+
+
+def test_a_role_hands_on_every_option_of_a_rotation() -> None:
+    """What an option of a module is good for must be reachable from an inventory."""
+    for module in ("hmac_rotate", "pg_password"):
+        entry = {"hmac_rotate": "rotate_hmac", "pg_password": "rotate_db_password"}[module]
+        task = _load(ROOT / "roles" / "secrets" / "tasks" / f"{entry}.yml")[0]
+        text = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+        options = set(
+            yaml.safe_load(re.findall(r'^DOCUMENTATION = r"""(.*?)"""', text, re.DOTALL | re.MULTILINE)[0])["options"]
+        )
+        fragment = (ROOT / "plugins" / "doc_fragments" / "rotation.py").read_text(encoding="utf-8")
+        options |= set(yaml.safe_load(re.findall(r'DOCUMENTATION = r"""(.*?)"""', fragment, re.DOTALL)[0])["options"])
+        assert options - set(task[f"titan.ops.{module}"]) == set(), module
+
+
 def test_every_module_is_in_the_action_group() -> None:
     group = _load(ROOT / "meta" / "runtime.yml")["action_groups"]["stack"]
     assert group == sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
