@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.health.probe import Probe
 from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
 from ansible_collections.titan.ops.plugins.module_utils.rotation.pg_plan import plan
+from ansible_collections.titan.ops.plugins.module_utils.rotation.signed import SignedProbe
 from ansible_collections.titan.ops.tests.unit import fake_host, rotating, test_rotation_pg
 from ansible_collections.titan.ops.tests.unit.fake_host import Host
 
@@ -109,6 +111,17 @@ def test_services_that_were_made_with_another_value_are_refused(kind: Kind) -> N
     said = refused(planned, force=True)
     assert f"they hold another {words['key']}: titan-execution. Nothing was changed. Recreate them first" in said
     assert ("recover: true" in said) is (words["what"] == "password")
+
+
+def test_a_name_that_is_no_service_is_refused_before_anything_is_stopped(kind: Kind) -> None:
+    """A run finds it later at the latest, and a check that lets it pass has promised too much."""
+    host, planned, words = kind
+    entry = {"service": "titan-brian", "port": 3100, "path": "/health"}
+    probe = Probe.from_params(entry) if words["what"] == "password" else SignedProbe(**entry)
+    wrong: list[dict[str, Any]] = [{"probes": (probe,)}, {"carry_files": {"titan-brian": ("/app/x",)}}]
+    for changes in wrong:
+        assert "no service or container named titan-brian" in refused(planned, **changes), changes
+    assert host.operations == []
 
 
 def test_a_pending_change_of_configuration_is_warned_of(kind: Kind) -> None:

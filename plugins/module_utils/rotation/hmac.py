@@ -23,7 +23,7 @@ from .envsecret import EnvSecret, read_secret, swapped
 from .frame import in_frame, journal_of, recover_interrupted
 from .guards import check_guards
 from .hmac_options import HmacOptions
-from .planning import carry_of, diff_of, disagreement, guarded, holders_of, other_holders
+from .planning import carry_of, check_names, diff_of, disagreement, guarded, holders_of, other_holders
 from .signed import SignedProbe, prove_probe
 from .switch import Switch
 from .transaction import Outcome, Transaction
@@ -136,6 +136,7 @@ def plan(stack: Stack, options: HmacOptions) -> HmacPlan:
         Refused: a guard forbids it, the stack is not well, or a holder cannot be reached.
     """
     secret = read_secret(stack, options.env_file, options.key)
+    check_names(stack, options.probes)
     holding = secret.services()
     services = stack.model.resolve_all(options.services) or holding
     for name in services:

@@ -18,7 +18,7 @@ from ..database.login import LoginFailed
 from ..database.server import Facts, Server
 from .envsecret import EnvSecret, read_secret, swapped
 from .pg_options import PgOptions
-from .planning import carry_of, diff_of, disagreement, guarded, holders_of, other_holders
+from .planning import carry_of, check_names, diff_of, disagreement, guarded, holders_of, other_holders
 
 __all__ = ["PgPlan", "plan"]
 
@@ -96,6 +96,7 @@ def plan(stack: Stack, options: PgOptions, server: Server) -> PgPlan:
     secret = read_secret(stack, options.env_file, options.key)
     if options.password == secret.value:
         raise InvalidInput("The given password is the one that is in use", hint="Give another one, or none.")
+    check_names(stack, options.probes)
     database = server.name
     holding = [name for name in secret.services() if name != database]
     services, not_holding = _services(stack, options, holding, database)

@@ -14,7 +14,7 @@ from ..core.errors import Refused
 from .envsecret import EnvSecret, disagreeing
 from .guards import Guard, check_active, check_guards, check_replacement, check_well, refuse
 
-__all__ = ["Policy", "carry_of", "diff_of", "disagreement", "guarded", "holders_of", "other_holders"]
+__all__ = ["Policy", "carry_of", "check_names", "diff_of", "disagreement", "guarded", "holders_of", "other_holders"]
 
 
 class Policy(Protocol):
@@ -39,6 +39,20 @@ class Policy(Protocol):
     @property
     def carry_files(self) -> Mapping[str, tuple[str, ...]]:
         """Files that are carried over, by service or container name."""
+
+
+def check_names(stack: Stack, named: Iterable[Any]) -> None:
+    """Refuse a probe of a service that is not there: found only when it is asked, it would undo a rotation.
+
+    Args:
+        stack: the stack.
+        named: what has a ``service``.
+
+    Raises:
+        InvalidInput: there is no such service or container.
+    """
+    for item in named:
+        stack.model.resolve(str(item.service))
 
 
 def holders_of(secret: EnvSecret, actions: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
