@@ -385,6 +385,19 @@ def test_a_rotation_drains_switches_and_is_proved_by_signed_requests(
     assert set(outcome.interruption) == {BRAIN, EXECUTION}
 
 
+def test_the_result_says_what_was_proved_or_that_no_request_was_made(
+    host: Host, titan: tuple[Titan, HmacOptions]
+) -> None:
+    chosen = replace(titan[1], counters=())
+    proved = "titan-brain: GET /services accepted when signed with the new secret, refused with the old one"
+    done = hmac.rotate(host.stack(), chosen)
+    assert done["proved"] == [proved] and done["warnings"] == []
+    host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"  # so nothing can be asked of it
+    done = hmac.rotate(host.stack(), replace(chosen, force=True))
+    assert done["proved"] == []
+    assert any(text.startswith("No signed request has proved the new HMAC_SECRET") for text in done["warnings"])
+
+
 def test_a_brain_that_still_checks_with_the_old_secret_undoes_the_rotation(
     host: Host, titan: tuple[Titan, HmacOptions]
 ) -> None:

@@ -371,8 +371,19 @@ def test_brains_own_health_is_asked_and_brings_everything_back(run: Run) -> None
         assert caught.value.facts["rolled_back"] is True
         run.assert_one_secret(OLD)
         states[-1] = 200
-        run.rotate(probes=(probe,))
+        done = run.rotate(probes=(probe,))
     run.assert_one_secret(NEW)
+    login = "login over TCP: the new password is accepted, the old one refused"
+    assert done["proved"] == [login, "titan-brain: GET /health is well"]
+    assert not [text for text in done["warnings"] if text.startswith("No request")]
+
+
+def test_a_brain_that_was_not_well_and_is_not_asked_is_told(run: Run) -> None:
+    run.host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"
+    probe = Probe.from_params({"service": BRAIN, "port": 1, "path": "/health"})
+    done = run.rotate(probes=(probe,), force=True)
+    assert [text.partition(":")[0] for text in done["proved"]] == ["login over TCP"]
+    assert any(text.startswith("No request to a service has proved the new") for text in done["warnings"])
 
 
 # Sessions

@@ -23,7 +23,7 @@ from .envsecret import EnvSecret, read_secret, swapped
 from .frame import in_frame, journal_of, recover_interrupted
 from .guards import check_guards
 from .hmac_options import HmacOptions
-from .planning import carry_of, check_names, diff_of, disagreement, guarded, holders_of, other_holders
+from .planning import carry_of, check_names, diff_of, disagreement, guarded, holders_of, not_asked, other_holders
 from .signed import SignedProbe, prove_probe
 from .switch import Switch
 from .transaction import Outcome, Transaction
@@ -115,12 +115,16 @@ def rotate(
             "counters": {"before": before},
         }
         if not check_mode:
-            outcome, drained = apply(stack, options, planned, cancelled=cancelled)
+            proved: list[str] = []
+            outcome, drained = apply(stack, options, planned, cancelled=cancelled, proved=proved)
             result.update(
                 **asdict(outcome),
                 drained=asdict(drained) if drained else None,
+                proved=proved,
                 counters={"before": before, "after": _moving_counters(stack, options)},
             )
+            if options.probes and not proved:
+                warnings.append(not_asked(options.key, "signed request", options.probes))
         return result
 
     return in_frame(
@@ -178,6 +182,7 @@ def apply(
     *,
     token_hex: Callable[[int], str] = secrets.token_hex,
     cancelled: Callable[[], bool] = lambda: False,
+    proved: list[str] | None = None,
 ) -> tuple[Outcome, DrainResult | None]:
     """Carry out the rotation.
 
@@ -187,6 +192,7 @@ def apply(
         planned: what ``plan`` returned.
         token_hex: the source of randomness; takes a number of bytes, returns twice as many hexadecimal digits.
         cancelled: asked before each step; True undoes what was done so far.
+        proved: is given what was proved by requests.
 
     Raises:
         OpsError: it failed; the message says whether the old secret is back everywhere.
@@ -212,7 +218,7 @@ def apply(
         },
     )
     drained: list[DrainResult] = []
-    transaction = _transaction(stack, journal_of(stack, JOURNAL), options, switch, drained, cancelled)
+    transaction = _transaction(stack, journal_of(stack, JOURNAL), options, switch, drained, cancelled, proved)
     return transaction.run(), drained[0] if drained else None
 
 
@@ -279,6 +285,7 @@ def _transaction(
     switch: Switch,
     drained: list[DrainResult],
     cancelled: Callable[[], bool] = lambda: False,
+    proved: list[str] | None = None,
 ) -> Transaction:
     def drain_step() -> None:
         drained.append(drain(stack, options.drain))
@@ -294,8 +301,12 @@ def _transaction(
 
     def prove(right: str, wrong: str, services: Sequence[str]) -> None:
         for probe in options.probes:
-            if stack.resolve(probe.service) in services:
+            service = stack.resolve(probe.service)
+            if service in services:
                 prove_probe(stack, probe, right, wrong, timeout=min(60.0, switch.health_timeout))
+                if proved is not None:
+                    told = "accepted when signed with the new secret, refused with the old one"
+                    proved.append(f"{service}: {probe.method} {probe.path} {told}")
 
     return Transaction(
         stack,

@@ -21,6 +21,7 @@ from .frame import in_frame, journal_of, recover_interrupted
 from .pg_options import PgOptions
 from .pg_plan import PgPlan, plan
 from .pg_proof import prove
+from .planning import not_asked
 from .sessions import SessionWait, settle
 from .switch import Switch
 from .transaction import Authority, Outcome, Transaction
@@ -71,8 +72,11 @@ def rotate(
             "diff": planned.diff(options.role),
         }
         if not check_mode:
-            outcome, sessions = apply(stack, options, planned, cancelled=cancelled, connector=connector)
-            result.update(**asdict(outcome), sessions=asdict(sessions) if sessions else None)
+            proved: list[str] = []
+            outcome, sessions = apply(stack, options, planned, cancelled=cancelled, connector=connector, proved=proved)
+            result.update(**asdict(outcome), sessions=asdict(sessions) if sessions else None, proved=proved)
+            if options.probes and len(proved) == 1:  # the login alone
+                warnings.append(not_asked(options.key, "request to a service", options.probes))
             if sessions and sessions.left:
                 warnings.append(f"Sessions that were open before go on with what they do: {'; '.join(sessions.left)}")
         return result
@@ -94,6 +98,7 @@ def apply(
     *,
     cancelled: Callable[[], bool] = lambda: False,
     connector: Connector = Server,
+    proved: list[str] | None = None,
 ) -> tuple[Outcome, SessionWait | None]:
     """Carry out the rotation; how it went, and what was waited for in the database.
 
@@ -103,6 +108,7 @@ def apply(
         planned: what ``plan`` returned.
         cancelled: asked before each step; True undoes what was done so far.
         connector: gives the database.
+        proved: is given what was proved by logins and requests.
 
     Raises:
         OpsError: it failed; the message says whether the old password is back everywhere.
@@ -140,7 +146,7 @@ def apply(
         password = secret.value if planned.password_known else None
         waited.append(settle(stack, server, options, password, addresses, applications))
 
-    transaction = _transaction(stack, journal_of(stack, JOURNAL), switch, connector, settled, cancelled)
+    transaction = _transaction(stack, journal_of(stack, JOURNAL), switch, connector, settled, cancelled, done=proved)
     return transaction.run(), waited[0] if waited else None
 
 
@@ -186,6 +192,7 @@ def _transaction(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     socket: bool = False,
+    done: list[str] | None = None,
 ) -> Transaction:
     """From the switch alone, for a later run knows nothing else."""
     context: Mapping[str, Any] = switch.context
@@ -205,6 +212,10 @@ def _transaction(
         # Where the password had been lost, who lives on it was not well before, and must be now.
         demanded = switch.services if target.socket and right == switch.new else services
         prove(stack, server, probes, right, wrong, demanded, timeout=timeout)
+        if done is not None:
+            done.append("login over TCP: the new password is accepted, the old one refused")
+            asked = [(stack.resolve(str(probe.service)), probe) for probe in probes]
+            done.extend(f"{name}: GET {probe.path} is well" for name, probe in asked if name in demanded)
 
     return Transaction(
         stack,

@@ -14,7 +14,17 @@ from ..core.errors import Refused
 from .envsecret import EnvSecret, disagreeing
 from .guards import Guard, check_active, check_guards, check_replacement, check_well, refuse
 
-__all__ = ["Policy", "carry_of", "check_names", "diff_of", "disagreement", "guarded", "holders_of", "other_holders"]
+__all__ = [
+    "Policy",
+    "carry_of",
+    "check_names",
+    "diff_of",
+    "disagreement",
+    "guarded",
+    "holders_of",
+    "not_asked",
+    "other_holders",
+]
 
 
 class Policy(Protocol):
@@ -83,6 +93,15 @@ def diff_of(secret: EnvSecret, holders: Iterable[Mapping[str, Any]], *, first: S
         "before": "".join(f"{place} (old secret)\n" for place in places) + same,
         "after": "".join(f"{place} (new secret)\n" for place in places) + same,
     }
+
+
+def not_asked(key: str, what: str, probes: Iterable[Any]) -> str:
+    """The warning that no probe was asked in the end: its service was not well before, or is not among the holders."""
+    names = ", ".join(dict.fromkeys(str(probe.service) for probe in probes))
+    return (
+        f"No {what} has proved the new {key}: of the services to ask ({names}) none holds it and was well before. "
+        "Ask one by hand when it is well"
+    )
 
 
 def other_holders(
