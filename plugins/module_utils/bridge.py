@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 from .compose.project import StackOptions, base_of
 from .compose.stack import Stack, open_stack
 from .core.clock import Clock
-from .core.errors import OpsError, Refused
+from .core.errors import NOTHING_CHANGED, LockHeld, OpsError, Refused
 from .core.history import History, conclude
 from .core.lock import host_lock
 from .core.metrics import default_directory
@@ -90,10 +90,14 @@ class Context:
         )
 
     def open(self, *, read: bool = True) -> Stack:
-        """Locate the stack, and read its files, unless something is to be done before that."""
-        stack = open_stack(self.options(), runner=self.runner, clock=self.clock)
-        if read:
-            stack.load_model()
+        """Locate the stack, and read its files, unless something is to be done before that; changes nothing."""
+        try:
+            stack = open_stack(self.options(), runner=self.runner, clock=self.clock)
+            if read:
+                stack.load_model()
+        except OpsError as exc:
+            exc.state = exc.state or NOTHING_CHANGED
+            raise
         self.stack = stack
         return stack
 
@@ -139,6 +143,8 @@ def run_module(
         reads_only = mutates is None or module.check_mode
         result = operation(context) if reads_only else _locked(context, operation, str(mutates))
     except OpsError as exc:
+        if isinstance(exc, LockHeld):
+            context.begin()  # it never began: the wait was not its own
         redact = context.stack.redact if context.stack else Redactor()
         for warning in exc.facts.pop("warnings", ()):
             module.warn(redact.known(warning))

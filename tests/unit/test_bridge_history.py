@@ -142,6 +142,17 @@ def test_a_failure_is_told_and_fails_as_before(src: Path, capsys: pytest.Capture
     assert 'titan_operation_last_success{operation="rotate_hmac"} 0.0' in text
 
 
+def test_a_stack_that_cannot_be_read_was_not_changed(
+    src: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_args: object, **_more: object) -> None:
+        raise OpsError("The Docker Engine does not answer", hint="Start it.")
+
+    monkeypatch.setattr(bridge, "open_stack", gone)
+    result = run(capsys, module(lambda context: {"changed": bool(context.open())}), src)
+    assert result["msg"] == "The Docker Engine does not answer. Nothing was changed. Start it."
+
+
 def test_a_defect_is_told_by_its_kind_and_still_shows_itself(src: Path) -> None:
     with arguments({"project_src": str(src), "metrics_dir": ""}), pytest.raises(ValueError, match="geheim"):
         module(failing(ValueError("geheim")))()
@@ -158,6 +169,15 @@ def test_a_run_that_did_not_get_the_lock_is_told(src: Path, capsys: pytest.Captu
     assert result["failed"]
     (line,) = history(src)
     assert line["result"] == "failed" and line["error"].startswith(f"The host lock {lock} is held by")
+
+
+def test_a_wait_for_the_lock_in_vain_does_not_count(src: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = src / "state" / "deploy.lock"
+    lock.parent.mkdir()
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        run(capsys, module(lambda _context: {"changed": True}), src, lock_timeout=0.3)
+    assert history(src)[0]["seconds"] < 0.3
 
 
 def test_whoever_waits_for_the_lock_is_told_who_asked(src: Path, capsys: pytest.CaptureFixture[str]) -> None:

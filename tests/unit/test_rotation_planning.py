@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.health.probe import Probe
-from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
+from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac, transaction
+from ansible_collections.titan.ops.plugins.module_utils.rotation.originals import Originals
 from ansible_collections.titan.ops.plugins.module_utils.rotation.pg_plan import plan
 from ansible_collections.titan.ops.plugins.module_utils.rotation.signed import SignedProbe
 from ansible_collections.titan.ops.tests.unit import fake_host, rotating, test_rotation_pg
@@ -122,6 +123,53 @@ def test_a_name_that_is_no_service_is_refused_before_anything_is_stopped(kind: K
     for changes in wrong:
         assert "no service or container named titan-brian" in refused(planned, **changes), changes
     assert host.operations == []
+
+
+@pytest.mark.parametrize("where", ["plan", "snapshot"])
+def test_an_error_before_the_transaction_says_that_nothing_was_changed_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Of Docker, or of Compose, while the plan is made or just before the journal is written."""
+    host = rotating.new_host(tmp_path / "titan", monkeypatch)
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise OpsError("The Docker Engine said no")
+
+    place = (hmac, "read_secret") if where == "plan" else (Originals, "take")
+    monkeypatch.setattr(*place, broken)
+    with pytest.raises(OpsError) as caught:
+        hmac.rotate(host.stack(), rotating.options())
+    assert str(caught.value) == (
+        "The Docker Engine said no. Nothing was changed. Mend the cause and run the same playbook again."
+    )
+    assert host.operations == []
+
+
+def test_an_error_after_the_transaction_began_keeps_its_own_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = rotating.new_host(tmp_path / "titan", monkeypatch)
+    host.sick = lambda service, environment: fake_host.OLD not in environment.values()
+    with pytest.raises(OpsError, match="It was undone") as caught:
+        hmac.rotate(host.stack(), rotating.options())
+    assert "Nothing was changed" not in str(caught.value)
+
+
+def test_a_recovery_that_is_refused_does_not_say_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = rotating.new_host(tmp_path / "titan", monkeypatch)
+    rotating.killed_before(host, f"Compose creates {BRAIN}", rotating.options())
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise InvalidInput("The env file is a directory")
+
+    monkeypatch.setattr(transaction, "put_back", broken)
+    with pytest.raises(OpsError) as caught:
+        hmac.rotate(host.stack(), rotating.options())
+    said = str(caught.value)
+    assert "could not be undone: The env file is a directory. The stack may be stopped or hold two values" in said
+    assert "Nothing was changed" not in said
 
 
 def test_a_pending_change_of_configuration_is_warned_of(kind: Kind) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CommandFailed", "InvalidInput", "LockHeld", "OpsError", "Refused", "Unhealthy"]
+__all__ = ["NOTHING_CHANGED", "CommandFailed", "InvalidInput", "LockHeld", "OpsError", "Refused", "Unhealthy"]
+
+NOTHING_CHANGED = "Nothing was changed."
 
 
 class OpsError(Exception):
@@ -44,7 +46,7 @@ class InvalidInput(OpsError):
         self,
         msg: str,
         *,
-        state: str | None = "Nothing was changed.",
+        state: str | None = NOTHING_CHANGED,
         hint: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:

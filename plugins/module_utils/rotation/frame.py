@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from ..compose.stack import Stack
-from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.errors import NOTHING_CHANGED, InvalidInput, OpsError, Refused
 from ..core.history import Recovered
 from ..core.journal import Journal
 from .carry import CarryStore
@@ -93,7 +93,12 @@ def in_frame(
         return {"changed": True, "key": key, **work(warnings), "recovered": recovered, "warnings": warnings}
     except OpsError as exc:
         exc.facts["warnings"] = warnings
-        if isinstance(exc, InvalidInput) and stack.recovered:
+        # A transaction that has begun tells its state itself, and whether it was undone.
+        untold = exc.state is None and "rolled_back" not in exc.facts
+        if untold:
+            exc.state = NOTHING_CHANGED
+            exc.hint = exc.hint or "Mend the cause and run the same playbook again."
+        if (isinstance(exc, InvalidInput) or untold) and stack.recovered:
             done = " and ".join(dict.fromkeys(item.how for item in stack.recovered))
             exc.state = f"An interrupted rotation was {done} by this run; beyond that nothing was changed"
         if isinstance(exc, InvalidInput) and check_mode and interrupted(stack, kind):

@@ -20,7 +20,7 @@ from ..compose.holders import carries, env_carries
 from ..compose.operations import must_isolate
 from ..compose.stack import Stack
 from ..core.clock import wait_for
-from ..core.errors import OpsError, Refused
+from ..core.errors import NOTHING_CHANGED, OpsError, Refused
 from ..core.files import drop_staging, read_regular
 from ..core.journal import Journal
 from .carry import CarryStore
@@ -165,9 +165,10 @@ class Transaction:
             return "undone"
         except Exception as exc:
             told = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
+            own = told.state if told.state != NOTHING_CHANGED else None  # true of that step, not of the stack
             raise OpsError(
                 f"An interrupted rotation of {self._switch.key} was found and could not be undone: {told.msg}",
-                state=f"{told.state.rstrip('.')}. {self._half_done()}" if told.state else self._half_done(),
+                state=f"{own.rstrip('.')}. {self._half_done()}" if own else self._half_done(),
                 hint=told.hint or _AGAIN,
                 facts=told.facts,
             ) from exc
