@@ -19,7 +19,8 @@ from .compose.stack import Stack, open_stack
 from .core.clock import Clock
 from .core.errors import NOTHING_CHANGED, LockHeld, OpsError, Refused
 from .core.history import History, conclude
-from .core.lock import host_lock
+from .core.journal import interrupted_operations
+from .core.lock import held_by, host_lock
 from .core.metrics import default_directory
 from .core.redact import Redactor
 from .core.runner import Runner
@@ -88,6 +89,26 @@ class Context:
             lock_timeout=params["lock_timeout"],
             docker_host=params["docker_host"],
         )
+
+    def refuse_half_done(self, consequence: str) -> None:
+        """Refuse to go on while an operation has left its journal.
+
+        Args:
+            consequence: what could come of it.
+
+        Raises:
+            Refused: one was interrupted or, for check mode takes no lock, is under way.
+        """
+        options = self.options()
+        found = ", ".join(interrupted_operations(options.state_path))
+        busy = held_by(options.lock_file) if found and self.check_mode else None
+        if busy:
+            raise Refused(f"An operation is under way ({found}): {busy}", hint="Run again when it has ended.")
+        if found:
+            raise Refused(
+                f"An interrupted operation was found ({found}){consequence}",
+                hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
+            )
 
     def open(self, *, read: bool = True) -> Stack:
         """Locate the stack, and read its files, unless something is to be done before that; changes nothing."""

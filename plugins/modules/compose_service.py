@@ -108,8 +108,6 @@ from dataclasses import asdict
 
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.operations import STATES, apply, plan
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import Refused
-from ansible_collections.titan.ops.plugins.module_utils.core.journal import interrupted_operations
 
 # What the history calls it: the playbook's name.
 _VERBS = {"started": "start", "stopped": "stop", "restarted": "restart", "recreated": "recreate"}
@@ -118,13 +116,8 @@ _VERBS = {"started": "start", "stopped": "stop", "restarted": "restart", "recrea
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params = context.params
-    interrupted = interrupted_operations(context.options().state_path)
-    if interrupted and params["state"] != "stopped":
-        raise Refused(
-            f"An interrupted operation was found ({', '.join(interrupted)}): starting services now could leave two "
-            "halves of the stack with different secrets",
-            hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
-        )
+    if params["state"] != "stopped":
+        context.refuse_half_done(": starting services now could leave two halves of the stack with different secrets")
     stack = context.open()
     planned = plan(stack, params["state"], params["services"], dependencies=params["dependencies"])
     actions = planned.actions

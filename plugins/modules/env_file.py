@@ -100,8 +100,6 @@ services:
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.envfile import apply, open_proof, plan, texts_of
 from ansible_collections.titan.ops.plugins.module_utils.compose.project import secrets_file
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import Refused
-from ansible_collections.titan.ops.plugins.module_utils.core.journal import interrupted_operations
 
 
 def operation(context: Context) -> dict:
@@ -109,12 +107,7 @@ def operation(context: Context) -> dict:
     params = context.params
     options = context.options()
     values = texts_of(params["values"])
-    interrupted = interrupted_operations(options.state_path)
-    if interrupted:
-        raise Refused(
-            f"An interrupted operation was found ({', '.join(interrupted)}), which may have to put the env file back",
-            hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
-        )
+    context.refuse_half_done(", which may have to put the env file back")
     path = secrets_file(options.project_src, params["path"])
     proof = open_proof(path, options, context.open, context.runner, list(values.values()))
     change = plan(path, values, append=params["append"], cli=proof.cli, stack=proof.stack)

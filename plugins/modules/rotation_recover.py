@@ -37,7 +37,8 @@ RETURN = r"""
 recovered:
   description:
     - What was done, by the kind of rotation; V(finished), V(undone), or V(superseded) when all holders have been given
-      another value by hand since. In check mode V(interrupted).
+      another value by hand since.
+    - In check mode V(interrupted), or V(under way) while another operation holds the host's lock.
   returned: success
   type: dict
   sample: {pg_password: undone}
@@ -59,7 +60,7 @@ def operation(context: Context) -> dict:
         socket=context.params["lost_password"],
         connector=connector,
     )
-    told = "".join(f"{kind}: interrupted\n" for kind in found)
+    told = "".join(f"{kind}: {how if context.check_mode else 'interrupted'}\n" for kind, how in found.items())
     return {"changed": bool(found), "recovered": found, "diff": {"before": told, "after": ""}}
 
 

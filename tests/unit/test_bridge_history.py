@@ -272,6 +272,21 @@ def test_env_file_changes_nothing_while_a_rotation_is_interrupted(
     assert path.read_text(encoding="utf-8") == "A=1\n"
 
 
+@pytest.mark.parametrize("what", ["env_file", "compose_service"])
+def test_a_check_beside_an_operation_that_is_under_way_calls_it_so(
+    src: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    (src / "state").mkdir()
+    (src / "state" / "hmac_rotate.journal").write_text("{}", encoding="utf-8")
+    given: dict[str, Any] = {"path": str(src / "x.env"), "values": {"A": "2"}} if what == "env_file" else {}
+    main = env_file.main if what == "env_file" else compose_service.main
+    with (src / "state" / "deploy.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        result = run(capsys, main, src, _ansible_check_mode=True, **given)
+    assert result["msg"].startswith("An operation is under way (hmac_rotate): ")
+    assert "interrupted" not in result["msg"]
+
+
 def test_env_file_fails_without_a_value_in_its_words(src: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = src.parent / "some.env"
     path.write_text("A=1\nA=2\n", encoding="utf-8")

@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.core import lock as lock_module
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, LockHeld
-from ansible_collections.titan.ops.plugins.module_utils.core.lock import host_lock, lock_holder
+from ansible_collections.titan.ops.plugins.module_utils.core.lock import held_by, host_lock, lock_holder
 from ansible_collections.titan.ops.tests.unit.fakes import FakeClock
 
 HERE = Path(__file__).parent
@@ -128,6 +128,16 @@ def test_the_record_of_a_killed_holder_is_not_taken_for_the_present_one(tmp_path
         process.wait(30)
     with other_process(path, plain=True), pytest.raises(LockHeld, match="left no name"), locked(path):
         pass
+
+
+def test_whoever_takes_no_lock_can_ask_who_holds_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    assert held_by(path) is None
+    with host_lock(path, reason="try it", holder="pytest", timeout=0, clock=Clock()):
+        assert str(held_by(path)).startswith("pytest (process ")
+    assert held_by(path) is None
+    with host_lock(path, reason="again", holder="pytest", timeout=0, clock=Clock()):
+        pass  # who asked holds nothing
 
 
 def test_a_longer_record_leaves_nothing_behind_in_a_shorter_one(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
-from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac
+from ansible_collections.titan.ops.plugins.module_utils.core.lock import host_lock
+from ansible_collections.titan.ops.plugins.module_utils.rotation import hmac, recovery
 from ansible_collections.titan.ops.plugins.module_utils.rotation.drain import Drain
 from ansible_collections.titan.ops.plugins.module_utils.rotation.frame import interrupted
 from ansible_collections.titan.ops.plugins.module_utils.rotation.guards import Guard
@@ -270,6 +272,24 @@ def test_check_mode_that_cannot_make_a_plan_names_the_interruption_and_what_to_d
     result = hmac.rotate(host.stack(), options())
     assert result["recovered"] == "undone"
     assert result["warnings"] == ["An interrupted rotation was found and undone first."]
+
+
+def test_check_mode_calls_a_rotation_that_is_under_way_so(host: Host) -> None:
+    """Check mode takes no lock: the journal that it finds may be of a rotation that runs."""
+    interrupt(host, "Compose creates titan-brain")
+    stack = host.stack()
+    lock = stack.options.lock_file
+    with host_lock(lock, reason="rotate", holder="alice", timeout=0, clock=Clock()):
+        with pytest.raises(Refused) as caught:
+            hmac.rotate(stack, options(), check_mode=True)
+        said = str(caught.value)
+        assert said.startswith("An operation is under way (alice (process ") and "nterrupted" not in said
+        assert "Run again when it has ended." in said
+        assert caught.value.facts["warnings"][0].startswith("An operation is under way")
+        assert recovery.recover_all(host.stack(), check_mode=True) == {"hmac_rotate": "under way"}
+        with pytest.raises(Refused, match=r"Another operation is under way \(hmac_rotate\).*alice"):
+            recovery.recover_others(host.stack(), "pg_password", check_mode=True)
+    assert recovery.recover_all(host.stack(), check_mode=True) == {"hmac_rotate": "interrupted"}
 
 
 def test_a_refusal_after_a_recovery_says_that_something_was_changed(host: Host) -> None:

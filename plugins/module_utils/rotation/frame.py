@@ -12,6 +12,7 @@ from ..compose.stack import Stack
 from ..core.errors import NOTHING_CHANGED, InvalidInput, OpsError, Refused
 from ..core.history import Recovered
 from ..core.journal import Journal
+from ..core.lock import held_by
 from .carry import CarryStore
 from .switch import Switch
 from .transaction import Transaction
@@ -88,7 +89,12 @@ def in_frame(
         if recovered:
             warnings.append(f"An interrupted rotation was found and {recovered} first.")
     elif interrupted(stack, kind):
-        warnings.append("An interrupted rotation was found: a real run finishes or undoes it first.")
+        busy = held_by(stack.options.lock_file)  # check mode waits for nobody
+        warnings.append(
+            f"An operation is under way, so that this plan may be of a half-changed stack: {busy}"
+            if busy
+            else "An interrupted rotation was found: a real run finishes or undoes it first."
+        )
     try:
         return {"changed": True, "key": key, **work(warnings), "recovered": recovered, "warnings": warnings}
     except OpsError as exc:
@@ -102,6 +108,13 @@ def in_frame(
             done = " and ".join(dict.fromkeys(item.how for item in stack.recovered))
             exc.state = f"An interrupted rotation was {done} by this run; beyond that nothing was changed"
         if isinstance(exc, InvalidInput) and check_mode and interrupted(stack, kind):
+            busy = held_by(stack.options.lock_file)
+            if busy:
+                raise Refused(
+                    f"An operation is under way ({busy}), so that no plan can be made: {exc.msg}",
+                    hint="Run again when it has ended.",
+                    facts=exc.facts,
+                ) from exc
             raise Refused(
                 f"An interrupted rotation of {key} was found, so that no plan can be made: {exc.msg}",
                 hint="Run the same playbook without --check: it finishes or undoes that rotation first. Do not start "

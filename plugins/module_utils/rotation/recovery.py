@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..compose.stack import Stack
 from ..core.errors import Refused
+from ..core.lock import held_by
 from ..database.server import Server
 from . import hmac, pg
 from .frame import interrupted
@@ -30,13 +31,15 @@ def recover_all(
         connector: gives the database.
 
     Returns:
-        By kind, what was done: finished, undone or superseded; interrupted in check mode.
+        By kind, what was done: finished, undone or superseded; in check mode interrupted, or under way while somebody
+        holds the host's lock.
 
     Raises:
         OpsError: one could not be recovered; its journal stays.
     """
     if check_mode:
-        return {kind: "interrupted" for kind in KINDS if interrupted(stack, kind)}
+        found = [kind for kind in KINDS if interrupted(stack, kind)]
+        return dict.fromkeys(found, "under way" if found and held_by(stack.options.lock_file) else "interrupted")
     done = {
         hmac.JOURNAL: hmac.recover(stack, HmacOptions()),
         pg.JOURNAL: pg.recover(stack, socket=socket, connector=connector),
@@ -53,6 +56,12 @@ def recover_others(stack: Stack, kind: str, *, check_mode: bool, connector: pg.C
     """
     if check_mode:
         others = [name for name in recover_all(stack, check_mode=True) if name != kind]
+        busy = held_by(stack.options.lock_file) if others else None
+        if busy:
+            raise Refused(
+                f"Another operation is under way ({', '.join(others)}), so that no plan can be made: {busy}",
+                hint="Run again when it has ended.",
+            )
         if others:
             raise Refused(
                 f"An interrupted rotation of another kind was found ({', '.join(others)}), so that no plan can be made",
