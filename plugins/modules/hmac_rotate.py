@@ -15,9 +15,12 @@ author:
 description:
   - Makes a new secret on the managed host, writes it to the env file, and gives it to every service that holds the old.
   - Producers of signed messages are stopped first, the consumers work off what was signed with the old secret, then the
-    holders are replaced and started together. Nothing that was signed is rejected or lost.
+    holders are replaced and started together. Nothing that was signed with the old secret is rejected or lost, unless
+    O(drain) says so. When the rotation is undone after the start, what was signed with the new secret by then is
+    rejected.
   - The new secret is proved in each container's environment, by health checks and by signed requests. When anything
-    fails, the old secret is put back everywhere and the services are started again.
+    fails, the old secret is put back everywhere and the services are started again. Containers that had been replaced
+    by then are made again from their image and settings, with O(carry_files) but nothing else of their own layer.
   - A run that was killed is finished or undone by the next one.
   - The secret never leaves the managed host and is in no output.
   - A rotation is not idempotent. Every run outside of check mode rotates.
@@ -174,7 +177,9 @@ drained:
   type: dict
   sample: {stream: TITAN_CMD, consumer: EXECUTION_CORE, waiting: 3, left: 0, seconds: 0.082}
 interruption:
-  description: Per service, seconds from the request to stop until the new container started, and until it was healthy.
+  description:
+    - Per service, seconds from the request to stop until the new container started, and until it was healthy.
+    - Of the services that are switched together. Other holders are recreated one by one and not measured.
   returned: success, outside of check mode, and failure that was undone (then of the containers from before)
   type: dict
   sample: {titan-brain: {until_started_seconds: 2.1, until_healthy_seconds: 3.8}}
@@ -202,8 +207,8 @@ counters:
   type: dict
   sample: {before: {titan_execution_rejection_events_total: 0}, after: {titan_execution_rejection_events_total: 0}}
 steps:
-  description: The steps that were taken (in check mode, would be).
-  returned: success
+  description: The steps that were taken (in check mode, would be), after a failure those of the undo included.
+  returned: success, and failure that was undone
   type: list
   elements: str
 recovered:
@@ -213,9 +218,39 @@ recovered:
   returned: success
   type: str
 rolled_back:
-  description: Whether everything is as it was before.
+  description:
+    - Whether it was undone, so that the old secret is back in the env file and in every holder, and what was well
+      before is well again. V(false) says that undoing failed, too, and that the journal is kept for the next run.
+    - Containers that had been replaced were made again from their image and settings. Files in their own layer other
+      than O(carry_files) are gone.
   returned: failure after the rotation had begun
   type: bool
+reason:
+  description: What happened. C(msg) is this, RV(state) and RV(hint) in one.
+  returned: failure
+  type: str
+state:
+  description: What state the host is in now.
+  returned: failure
+  type: str
+hint:
+  description: What to do next.
+  returned: failure
+  type: str
+reasons:
+  description: Everything that stands against the rotation, one sentence each.
+  returned: refusal by guards or by services that are not well
+  type: list
+  elements: str
+literals:
+  description: The places with a copy of the secret that the env file does not reach.
+  returned: refusal for such copies
+  type: list
+  elements: str
+service:
+  description: The service that failed.
+  returned: failure of a service
+  type: str
 log:
   description: The last log lines of the container that failed, secrets masked.
   returned: failure of a service

@@ -19,6 +19,8 @@ description:
     holders are replaced and started together.
   - The password is proved by logins over TCP (the new one is accepted, the old one refused), in each container's
     environment, and by brain's own health. When anything fails, the old password is put back everywhere.
+  - Containers that had been replaced by then are made again from their image and settings, with O(carry_files) but
+    nothing else of their own layer.
   - The server gets a SCRAM-SHA-256 verifier that is computed on the managed host, never the password's text.
   - A run that was killed is finished or undone by the next one, or by M(titan.ops.rotation_recover).
   - A rotation is not idempotent. Every run outside of check mode rotates.
@@ -39,6 +41,8 @@ options:
   password:
     description:
       - The new password. Without it one is made on the managed host.
+      - It is in the task's arguments, which Ansible writes into a temporary file on the host for the time of the run
+        unless pipelining is on. The playbook rotate_db_password sets C(ansible_pipelining), your own should, too.
       - From 16 to 256 letters, digits and C(. _ -), for these survive every env file, URL, shell and SQL text.
     type: str
   length:
@@ -177,12 +181,16 @@ not_stopped:
   type: list
   elements: str
 sessions:
-  description: How long the old sessions took to leave the database, how many there were, were ended, and are left.
-  returned: success, outside of check mode
-  type: dict
+  description:
+    - How long the old sessions took to leave the database, how many there were, were ended, and are left.
+    - When the rotation was undone because sessions stayed, the list of them, one text each.
+  returned: success, outside of check mode, and failure for sessions that stayed
+  type: raw
   sample: {seconds: 0.012, found: 0, terminated: 0, left: []}
 interruption:
-  description: Per service, seconds from the request to stop until the new container started, and until it was healthy.
+  description:
+    - Per service, seconds from the request to stop until the new container started, and until it was healthy.
+    - Of the services that are switched together. Other holders are recreated one by one and not measured.
   returned: success, outside of check mode, and failure that was undone (then of the containers from before)
   type: dict
   sample: {titan-brain: {until_started_seconds: 2.1, until_healthy_seconds: 3.8}}
@@ -205,8 +213,8 @@ proved:
   elements: str
   sample: ["login over TCP: the new password is accepted, the old one refused"]
 steps:
-  description: The steps that were taken (in check mode, would be).
-  returned: success
+  description: The steps that were taken (in check mode, would be), after a failure those of the undo included.
+  returned: success, and failure that was undone
   type: list
   elements: str
 recovered:
@@ -216,9 +224,39 @@ recovered:
   returned: success
   type: str
 rolled_back:
-  description: Whether everything is as it was before.
+  description:
+    - Whether it was undone, so that the old password is back in the env file and in every holder, and what was well
+      before is well again. V(false) says that undoing failed, too, and that the journal is kept for the next run.
+    - Containers that had been replaced were made again from their image and settings. Files in their own layer other
+      than O(carry_files) are gone.
   returned: failure after the rotation had begun
   type: bool
+reason:
+  description: What happened. C(msg) is this, RV(state) and RV(hint) in one.
+  returned: failure
+  type: str
+state:
+  description: What state the host is in now.
+  returned: failure
+  type: str
+hint:
+  description: What to do next.
+  returned: failure
+  type: str
+reasons:
+  description: Everything that stands against the rotation, one sentence each.
+  returned: refusal by guards or by services that are not well
+  type: list
+  elements: str
+literals:
+  description: The places with a copy of the password that the env file does not reach.
+  returned: refusal for such copies
+  type: list
+  elements: str
+service:
+  description: The service that failed.
+  returned: failure of a service
+  type: str
 log:
   description: The last log lines of the container that failed, secrets masked.
   returned: failure of a service

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.health.probe import Probe
@@ -21,6 +22,7 @@ from ansible_collections.titan.ops.plugins.module_utils.rotation.signed import S
 from ansible_collections.titan.ops.tests.unit import fake_host, rotating, test_rotation_pg
 from ansible_collections.titan.ops.tests.unit.fake_host import Host
 
+ROOT = Path(__file__).resolve().parents[2]
 BRAIN, EXECUTION = "titan-brain", "titan-execution"
 Planned = Callable[..., Any]
 
@@ -170,6 +172,28 @@ def test_a_recovery_that_is_refused_does_not_say_that_nothing_was_changed(
     said = str(caught.value)
     assert "could not be undone: The env file is a directory. The stack may be stopped or hold two values" in said
     assert "Nothing was changed" not in said
+
+
+def test_what_a_failure_returns_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a service that fails, of a refusal with reasons, and of a copy that the env file does not reach."""
+    host = rotating.new_host(tmp_path / "titan", monkeypatch)
+    seen: set[str] = {"reason", "state", "hint"}  # which the bridge adds to each
+
+    def failed() -> None:
+        with pytest.raises(OpsError) as caught:
+            hmac.rotate(host.stack(), rotating.options())
+        seen.update(set(caught.value.facts) - {"warnings"})
+
+    host.sick = lambda service, environment: fake_host.OLD not in environment.values()
+    failed()
+    host.sick = lambda service, environment: False
+    host.one(BRAIN)["State"]["Health"]["Status"] = "unhealthy"
+    failed()
+    assert {"rolled_back", "steps", "interruption", "service", "log", "reasons"} <= seen
+    for name in ("hmac_rotate", "pg_password"):
+        text = (ROOT / "plugins" / "modules" / f"{name}.py").read_text(encoding="utf-8")
+        documented = yaml.safe_load(text.partition('RETURN = r"""')[2].partition('"""')[0])
+        assert {*seen, "literals"} - set(documented) == set(), name
 
 
 def test_a_pending_change_of_configuration_is_warned_of(kind: Kind) -> None:
