@@ -47,7 +47,7 @@ def test_the_cron_file_has_the_runbooks_line_and_a_second_run_changes_nothing(dr
     )
     assert modes.splitlines() == ["root 644", "root 755", "root 600", "root 644"]
     assert changes(droplet.playbook("schedule_backups")) == 0
-    droplet.sh("logrotate --debug /etc/logrotate.d/titan-backup 2>&1 | grep -q titan-backup.log")
+    assert "titan-backup.log" in droplet.sh("logrotate --debug /etc/logrotate.d/titan-backup 2>&1")
 
 
 def test_the_runbooks_command_makes_a_backup_with_a_label(droplet: Droplet) -> None:
