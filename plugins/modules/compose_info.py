@@ -200,11 +200,15 @@ services:
           environment_drift: [HMAC_SECRET]
           image_drift: false
 interrupted:
-  description: Operations (kinds of journal) that were interrupted, or are under way at this moment.
+  description: Operations (kinds of journal) that were interrupted or, where RV(under_way) is set, may be under way.
   returned: success
   type: list
   elements: str
   sample: []
+under_way:
+  description: Who holds the host's lock at this moment and for what, null when nobody does or this user cannot tell.
+  returned: success
+  type: str
 missing:
   description: Services (of those asked for) that have no container.
   returned: success

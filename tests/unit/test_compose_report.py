@@ -17,7 +17,9 @@ from ansible_collections.titan.ops.plugins.module_utils.compose import report as
 from ansible_collections.titan.ops.plugins.module_utils.compose.container import Port, from_inspect
 from ansible_collections.titan.ops.plugins.module_utils.compose.report import environment_drift, image_drift
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.lock import host_lock
 from ansible_collections.titan.ops.tests.unit.fakes import NOW, FakeCli, FakeRunner, container, stack
 
 SECRET = "0123456789abcdef"
@@ -53,6 +55,16 @@ def only(of: Stack) -> dict[str, Any]:
     """The one container of a report."""
     [found] = [item for service in report(of)["services"] for item in service["containers"]]
     return found  # type: ignore[no-any-return]
+
+
+def test_who_holds_the_hosts_lock_is_told_beside_what_was_interrupted(tmp_path: Path) -> None:
+    made = stack({"titan-brain": BRAIN}, src=str(tmp_path))
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "hmac_rotate.journal").write_text("{}", encoding="utf-8")
+    with host_lock(made.options.lock_file, reason="rotate", holder="alice", timeout=0, clock=Clock()):
+        found = report(made)
+    assert found["interrupted"] == ["hmac_rotate"] and found["under_way"].startswith("alice (process ")
+    assert report(made)["under_way"] is None
 
 
 def test_a_container_is_described_whole() -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any, Callable
 
 from ..core.journal import interrupted_operations
+from ..core.lock import held_by
 from ..core.runner import Runner
 from .container import Container
 from .model import Service
@@ -79,6 +80,7 @@ def report(
         "project": _project(stack),
         "services": described,
         "interrupted": interrupted_operations(stack.options.state_path),
+        "under_way": held_by(stack.options.lock_file),
         "missing": [item["service"] for item in described if not item["containers"]],
         "drifted": [item["service"] for item in described if any(_differs(entry) for entry in item["containers"])],
         "inactive": [_facts(stack, item, seen) for item in strangers if item.service in idle],
