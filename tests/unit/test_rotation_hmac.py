@@ -353,7 +353,8 @@ class Titan:
         if request.path == "/metrics":
             return (
                 200,
-                b'# TYPE x counter\nx_total{a="1"} 2\nx_total{a="2"} 3\nx_total{a="3"} NaN\nx_total{a="4"} +Inf\nx_total{a="5"} none\nx_totals 9\n',
+                b'# TYPE x counter\nx_total{a="1"} 2\nx_total{a="2"} 3\nx_total{a="3"} NaN\nx_total{a="4"} +Inf\n'
+                b'x_total{a="5"} none\nx_totals 9\n',
             )
         secret = self.host.environment(BRAIN)["HMAC_SECRET"] if not self.deaf else OLD
         text = f"{request.headers['x-timestamp']}.".encode() + request.body

@@ -30,7 +30,7 @@ def test_the_layout_is_the_one_that_is_hard(droplet: Production) -> None:
     plain = droplet.host.run("bash -c %s", f"cd {CURRENT} && docker compose -f docker-compose.prod.yml ps")
     assert plain.rc != 0 and "required variable" in plain.stderr
     # by its own rule, Compose would call it otherwise, and one file alone means other images
-    assert droplet.sh(f"{COMPOSE} config | head -n 1") == "name: current"
+    assert droplet.sh(f"{COMPOSE} config | sed -n 1p") == "name: current"
     alone = f"cd {CURRENT} && docker compose --env-file .env.prod -f docker-compose.prod.yml config --images"
     assert set(droplet.sh(alone).split()) & set(droplet.sh(f"{COMPOSE} config --images").split()) == set()
     assert droplet.labels() == LABELS

@@ -63,8 +63,8 @@ def rule_for(rules: Sequence[Rule], *, database: str, role: str, address: str) -
 
     Raises:
         LookupError: it cannot be told here, because a rule before the match names a group, a host name, a pattern, or
-            the server's own networks, or holds for logins with or without encryption alone; only a login shows what holds
-            then.
+            the server's own networks, or holds for logins with or without encryption alone; only a login shows what
+            holds then.
     """
     for rule in rules:
         # hostgssenc: neither we nor a driver without a Kerberos ticket come so
