@@ -333,6 +333,17 @@ def test_a_rule_that_would_not_take_a_password_from_brain_is_refused(run: Run) -
         run.rotate()
 
 
+def test_a_line_for_a_network_on_which_the_database_is_not_forbids_nothing(run: Run) -> None:
+    rules = (hba.Rule(3, "host", ("all",), ("all",), "172.99.0.0", "255.255.0.0", "reject"), *RULES)
+    run.database.facts = Facts(**{**run.database.facts.__dict__, "rules": rules})
+    networks = run.host.one(BRAIN)["NetworkSettings"]["Networks"]
+    networks["monitoring"] = {"IPAddress": "172.99.0.7"}
+    run.rotate(check_mode=True)
+    run.host.one(DATABASE)["NetworkSettings"]["Networks"]["monitoring"] = {"IPAddress": "172.99.0.8"}
+    with pytest.raises(Refused, match=r"from 172\.99\.0\.7 .*reject \(pg_hba\.conf, line 3\)"):
+        run.rotate(check_mode=True)
+
+
 # Success
 
 

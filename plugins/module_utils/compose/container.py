@@ -48,6 +48,7 @@ class Container:
     error: str
     pid: int = 0
     networks: tuple[str, ...] = ()
+    address_on: Mapping[str, str] = field(default_factory=dict)  # by network
     ports: tuple[Port, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -119,6 +120,7 @@ def from_inspect(raw: Mapping[str, Any]) -> Container:
         error=state.get("Error") or "",
         pid=int(state.get("Pid") or 0),
         networks=tuple(sorted(networks)),
+        address_on={name: entry["IPAddress"] for name, entry in networks.items() if entry.get("IPAddress")},
         ports=tuple(_ports((raw.get("NetworkSettings") or {}).get("Ports") or {})),
         environment=dict(_split(entry) for entry in config.get("Env") or []),
     )

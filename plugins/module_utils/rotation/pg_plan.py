@@ -175,10 +175,7 @@ def _database(
         if isinstance(exc, InvalidInput):
             raise
         raise Refused(f"{what}: {exc.msg}", hint=exc.hint) from exc
-    addresses = [
-        address for found in stack.containers_of(clients).values() for item in found for address in item.addresses
-    ]
-    warnings = refuse_unless_usable(facts, options.target, addresses)
+    warnings = refuse_unless_usable(facts, options.target, _seen_as(stack, server.name, clients))
     if not known:
         warnings.append(f"The database does not accept the env file's {options.key}: it is set through the socket")
     if facts.md5:
@@ -188,6 +185,18 @@ def _database(
             "knows no SCRAM could then log in with neither"
         )
     return known, warnings, facts.verifier if known else None
+
+
+def _seen_as(stack: Stack, database: str, clients: Sequence[str]) -> list[str]:
+    """Addresses from which the clients come to the database: theirs on the networks that they share with it."""
+    own = {name for item in stack.containers_of([database])[database] for name in item.networks}
+    return [
+        address
+        for found in stack.containers_of(clients).values()
+        for item in found
+        for network, address in item.address_on.items()
+        if network in own or "host" in own  # the host itself is on all of them
+    ]
 
 
 def _wrong_password(options: PgOptions, server: Server, what: str) -> Refused:
