@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_killed_while_it_writes_them_nothing_stays_behind(
     assert_one_secret(host, OLD)
 
 
-def test_both_contents_lie_beside_the_file_before_anything_is_stopped_with_its_mode(host: Host) -> None:
+def test_both_contents_lie_beside_the_file_before_anything_is_stopped_for_us_alone(host: Host) -> None:
     host.env_file.chmod(0o640)
     kill_before(host, f"stop {BRAIN}")
     with pytest.raises(Killed):
@@ -122,9 +123,43 @@ def test_both_contents_lie_beside_the_file_before_anything_is_stopped_with_its_m
     staged = {path.name: path for path in (host.src / "compose").glob(".*.titan-*")}
     assert staged["..env.prod.titan-new"].read_bytes() == ENV.replace(OLD, NEW).encode()
     assert staged["..env.prod.titan-old"].read_bytes() == ENV.encode()
-    assert {path.stat().st_mode & 0o777 for path in staged.values()} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in staged.values()} == {0o600}
+    assert {path.stat().st_uid for path in staged.values()} == {os.geteuid()}
     assert Process(host, options()).recover() == "undone"
     assert not list((host.src / "compose").glob(".*.titan-*"))
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_what_is_put_in_place_has_the_owner_the_mode_and_the_list_of_the_env_file(host: Host, undone: bool) -> None:
+    """Its list lets somebody read it (setfacl -m u:1234:r)."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: only root may give a file away")
+    entry = struct.Struct("<HHI").pack
+    nobody = 0xFFFFFFFF
+    entries = (entry(1, 6, nobody), entry(2, 4, 1234), entry(4, 0, nobody), entry(16, 4, nobody), entry(32, 0, nobody))
+    access = struct.pack("<I", 2) + b"".join(entries)
+    os.chown(host.env_file, 1000, 1000)
+    try:
+        os.setxattr(host.env_file, "system.posix_acl_access", access)
+    except OSError as exc:
+        pytest.skip(f"NOT RUN: no access control lists here ({exc})")
+
+    def masked(_number: int, name: str) -> None:
+        for path in (host.src / "compose").glob(".*.titan-*"):
+            if name.startswith("stop"):
+                assert path.stat().st_mode & 0o777 == 0o600
+                # the mask, the last but one, takes everything from those who are named
+                assert os.getxattr(path, "system.posix_acl_access")[28:32] == struct.pack("<HH", 16, 0)
+
+    host.at = masked
+    if undone:
+        with pytest.raises(OpsError, match="It was undone"):
+            direct(host, prove=refuse_new).run()
+    else:
+        Process(host, options()).rotate()
+    info = host.env_file.stat()
+    assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (1000, 1000, 0o640)
+    assert os.getxattr(host.env_file, "system.posix_acl_access") == access
 
 
 def refuse_new(right: str, _wrong: str, _services: Sequence[str]) -> None:

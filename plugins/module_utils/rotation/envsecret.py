@@ -154,13 +154,19 @@ def swapped(data: bytes, key: str, old: str, new: str) -> bytes:
 def stage_both(path: str, *, old_data: bytes, new_data: bytes) -> None:
     """Write both contents beside the env file, so that neither the switch nor its undo needs space on a full disk.
 
+    They hold a secret that is not valid yet, and one that will not be for long, so nobody else may read them, whoever
+    may read the env file: its owner and mode they get as they are put in place. (Its access control list they have at
+    once, for it may need space; mode 0600 masks it.)
+
     Raises:
         OpsError: the file system refused; nothing is left behind.
     """
     state = read_regular(path, what="env file")
+    # who is not root may not be able to give it away later: that is to fail now
+    uid, gid = (0, 0) if os.geteuid() == 0 else (state.uid, state.gid)
     try:
         for name, data in ((NEW, new_data), (OLD, old_data)):
-            stage(state.real_path, data, mode=state.mode, uid=state.uid, gid=state.gid, name=name)
+            stage(state.real_path, data, mode=0o600, uid=uid, gid=gid, name=name)
     except OpsError:
         drop_staging(state.real_path)
         raise
