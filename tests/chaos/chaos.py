@@ -30,7 +30,7 @@ from matrix import END, FAULTS, LASTING, ROTATIONS, Case, full, only, representa
 
 EVIDENCE = ROOT / ".cache/chaos"
 KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
-TRIES = 3
+TRIES = 6
 STRANGER = "never-the-password-of-anybody"
 ROW = "{:>7}  {:19}{:29}{:11}{:44}{:58}{:>6}  {}"
 

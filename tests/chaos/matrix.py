@@ -38,7 +38,7 @@ REPRESENTATIVE = (
     ("rotate_db_password", "replace the env file", "kill", True),
     ("rotate_db_password", "create the new containers", "exits", True),
     ("rotate_db_password", "start", "daemon", False),
-    ("rotate_db_password", END, "kill", True),
+    ("rotate_db_password", "prove", "kill", True),
 )
 
 
