@@ -319,7 +319,7 @@ class Api:
         self._host.do(f"{what} {raw['Name'].lstrip('/')}")
         return raw
 
-    def containers(self, *, all: bool, filters: Mapping[str, str]) -> list[dict[str, Any]]:  # noqa: A002
+    def containers(self, *, all: bool, filters: Mapping[str, str]) -> list[dict[str, Any]]:  # noqa: A002  (the SDK's word)
         self._host.answer()
         return list(self._host.containers.values())
 
