@@ -197,7 +197,7 @@ class Agent:
                 self.put(name, path, text.encode())
                 sh("docker", "commit", name, f"titan-chaos/{fault}:latest")
             finally:
-                sh("docker", "rm", name)
+                sh("docker", "rm", "--volumes", name)
             sh("docker", "tag", image, f"titan-chaos/good-{fault}:latest")
 
     def op_clean(self) -> None:

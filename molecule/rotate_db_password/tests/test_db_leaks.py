@@ -102,7 +102,7 @@ def test_what_leaks_is_found_wherever_it_is(droplet: Droplet) -> None:
             assert shell.returncode == 0
             seen = watch.seen(forms("leak", leak))
     finally:
-        droplet.sh(f"mv /root/kept {history}; docker rm -f titan-leak >/dev/null")
+        droplet.sh(f"mv /root/kept {history}; docker rm --force --volumes titan-leak >/dev/null")
         droplet.sh(f"rm -f {' '.join(path for path in files if path != history)}")
 
     found = {re.sub(r"process \d+|[0-9a-f]{12}(?=:)", "-", item) for item in seen.found}
@@ -135,6 +135,6 @@ def test_a_holders_own_environment_is_no_leak_and_another_containers_is(droplet:
         try:
             seen = watch.seen(forms("password", droplet.secret(KEY)))
         finally:
-            droplet.sh("docker rm --force stranger")
+            droplet.sh("docker rm --force --volumes stranger")
     assert {item.partition(":")[0] for item in seen.found} == {"environ", "docker inspect", "file"}, seen.found
     assert not any(name in item for item in seen.found for name in ALL_HOLDERS), seen.found
