@@ -18,8 +18,8 @@ from .compose.project import StackOptions, base_of
 from .compose.stack import Stack, open_stack
 from .core.clock import Clock
 from .core.errors import NOTHING_CHANGED, LockHeld, OpsError, Refused
-from .core.history import History, conclude
-from .core.journal import interrupted_operations
+from .core.history import History, Recovered, conclude
+from .core.journal import drop_endings, endings, interrupted_operations
 from .core.lock import held_by, host_lock
 from .core.metrics import default_directory
 from .core.redact import Redactor
@@ -61,6 +61,8 @@ class Context:
         stack: the stack, once it is open.
         began: when the operation itself began (seconds since the epoch, seconds of the monotonic clock): after the wait
             for the lock.
+        untold: the operations that ended without their line in the history, for they were killed at the last instant;
+            None while the host's lock is not ours.
     """
 
     params: dict[str, Any]
@@ -70,6 +72,7 @@ class Context:
     cancelled: bool = False
     stack: Stack | None = None
     began: tuple[float, float] = (0.0, 0.0)
+    untold: Sequence[Recovered] | None = None
 
     def begin(self) -> None:
         """The operation begins now."""
@@ -120,6 +123,7 @@ class Context:
             exc.state = exc.state or NOTHING_CHANGED
             raise
         self.stack = stack
+        stack.began = self.began[0]
         return stack
 
 
@@ -154,15 +158,19 @@ def run_module(
         module.params[name] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
         module.no_log_values = {value for value in module.no_log_values if len(value) >= 8}
 
+    recorded = False
+
     def record(outcome: Mapping[str, Any] | Exception) -> None:
-        if history and not module.check_mode:
+        nonlocal recorded
+        if history and not module.check_mode and not recorded:
+            recorded = True
             name = history if isinstance(history, str) else history(context.params)
             _record(module, context, name, context.params[secret] if secret else None, outcome)
 
     context.begin()
     try:
         reads_only = mutates is None or module.check_mode
-        result = operation(context) if reads_only else _locked(context, operation, str(mutates))
+        result = operation(context) if reads_only else _locked(context, operation, str(mutates), record)
     except OpsError as exc:
         if isinstance(exc, LockHeld):
             context.begin()  # it never began: the wait was not its own
@@ -187,7 +195,9 @@ def run_module(
     raise AssertionError("exit_json returned")
 
 
-def _locked(context: Context, operation: Operation, reason: str) -> dict[str, Any]:
+def _locked(
+    context: Context, operation: Operation, reason: str, record: Callable[[dict[str, Any] | Exception], None]
+) -> dict[str, Any]:
     if os.geteuid() != 0:
         raise Refused(
             f"This must run as root on the managed host to {reason}, not as user id {os.geteuid()}",
@@ -207,7 +217,17 @@ def _locked(context: Context, operation: Operation, reason: str) -> dict[str, An
         context.runner.keep_open(lock)
         _survive_signals(context)
         context.begin()
-        return operation(context)
+        context.untold = [
+            Recovered(note["operation"], note.get("secret"), note["how"], began=note["began"], ended=note["ended"])
+            for note in endings(options.state_path)
+        ]
+        try:
+            result = operation(context)
+        except Exception as exc:
+            record(exc)
+            raise
+        record(result)  # while nobody else can leave a note, or find ours
+        return result
 
 
 def _survive_signals(context: Context) -> None:
@@ -252,7 +272,7 @@ def _record(
             seconds=context.clock.monotonic() - ticks,
             who=who,
             secret=secret,
-            recovered=context.stack.recovered if context.stack else (),
+            recovered=[*(context.untold or ()), *(context.stack.recovered if context.stack else ())],
             redact=context.stack.redact.known if context.stack else str,
         )
         history = History(
@@ -262,6 +282,8 @@ def _record(
         )
         for warning in history.write(ended):
             module.warn(warning)
+        if history.told and context.untold is not None:
+            drop_endings(options.state_path)
     except Exception as exc:  # pylint: disable=broad-exception-caught
         module.warn(f"The history was not written ({type(exc).__name__}). The operation itself is not affected.")
 

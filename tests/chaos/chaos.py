@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from link import ROOT, SANDBOX, Agent, Playbook, Said, Trouble, module, run
-from matrix import END, FAULTS, LASTING, ROTATIONS, Case, full, only, representative, shard
+from matrix import FAULTS, LASTING, ROTATIONS, Case, full, only, representative, shard
 
 EVIDENCE = ROOT / ".cache/chaos"
 KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
@@ -46,7 +46,6 @@ class Result:
     wrong: list[str] = field(default_factory=list)
     probed: Mapping[str, Any] | None = None
     alone: str = ""
-    remark: str = ""
     seconds: float = 0
 
     def row(self, number: str) -> str:
@@ -55,7 +54,7 @@ class Result:
         said = self.faulted.short() if self.faulted else "-"
         said += f", went on alone: {self.alone}" if self.alone else ""
         then = " > ".join(f"{how}: {run.short()}" for how, run in self.following) or "-"
-        verdict = f"ok{self.remark}" if not self.wrong else "FAILED: " + "; ".join(self.wrong)
+        verdict = "ok" if not self.wrong else "FAILED: " + "; ".join(self.wrong)
         columns = (case.rotation, case.step, case.fault, _cut(said, 42), _cut(then, 56), f"{self.seconds:.0f} s")
         return ROW.format(number, *columns, verdict)
 
@@ -164,12 +163,7 @@ class Harness:
             result.wrong += self.verify(case.rotation, others)
         told = agent("history")[len(lines) :]
         if agent("values")[KEYS[case.rotation]] != before and not told:
-            # The line is written when the journal has gone: killed between the two, a rotation is whole, and only that
-            # line is lost. It is told here, and accepted nowhere else.
-            if (case.step, case.fault) == (END, "kill"):
-                result.remark = ", without its line in the history"
-            else:
-                result.wrong.append("the secret was changed, and the history does not say so")
+            result.wrong.append("the secret was changed, and the history does not say so")
         if case.fault == "ssh":  # what it did when nobody heard it any more
             result.alone = told[0].split()[-1] if told else "nothing"
 

@@ -25,6 +25,7 @@ from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, r
 from ansible_collections.titan.ops.plugins.module_utils.compose.operations import Action, Plan
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
+from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
 from ansible_collections.titan.ops.plugins.modules import compose_service, env_file
 from ansible_collections.titan.ops.tests.unit import fakes
 
@@ -202,6 +203,88 @@ def test_the_wait_for_the_lock_does_not_count(
     monkeypatch.setattr(bridge, "host_lock", slow)
     run(capsys, module(lambda _context: {"changed": True}), src)
     assert history(src)[0]["seconds"] < 0.3
+
+
+# An operation that was killed between its end and its line
+
+BEGAN, ENDED = 1770390192.0, 1770390200.5
+
+
+def ended_without_a_line(src: Path, how: str = "finished") -> Path:
+    """The note of a rotation that was killed at its last instant."""
+    journal = Journal(str(src / "state"), "hmac_rotate", "rotate_hmac")
+    journal.begin({"began": BEGAN})
+    journal.conclude(how, ended=ENDED, secret="HMAC_SECRET")
+    (note,) = (src / "state").glob("*.ended")
+    return note
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_next_operation_of_any_kind_writes_the_missing_line(
+    src: Path, capsys: pytest.CaptureFixture[str], fails: bool
+) -> None:
+    note = ended_without_a_line(src)
+    answer = failing(OpsError("No")) if fails else (lambda _context: {"changed": False})
+    run(capsys, module(answer, history="restart", secret=None), src)
+    line, *others = history(src)
+    assert [item["operation"] for item in others] == (["restart"] if fails else [])
+    assert (line["operation"], line["result"], line["recovered"]) == ("rotate_hmac", "recovered", "finished")
+    assert line["interrupted"] == "2026-02-06T15:03:12Z"
+    assert line["secret"] == {"name": "HMAC_SECRET", "generation": 1, "rotated": "2026-02-06T15:03:20Z"}
+    text = (src.parent / "metrics" / "titan_rotate_hmac.prom").read_text(encoding="utf-8")
+    assert f'titan_secret_rotated_timestamp_seconds{{secret="HMAC_SECRET"}} {ENDED}' in text
+    assert f'titan_operation_last_run_timestamp_seconds{{operation="rotate_hmac"}} {ENDED}' in text
+    assert not note.exists()
+
+
+def test_one_that_was_undone_is_no_new_generation(src: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended_without_a_line(src, "undone")
+    run(capsys, module(lambda _context: {"changed": False}), src)
+    (line,) = history(src)
+    assert line["recovered"] == "undone" and "secret" not in line
+
+
+@pytest.mark.parametrize("field", ["started", "interrupted"])
+def test_it_is_not_told_twice(src: Path, capsys: pytest.CaptureFixture[str], field: str) -> None:
+    """Killed again when the line stood already."""
+    note = ended_without_a_line(src)
+    (src / "logs").mkdir()
+    line = {field: "2026-02-06T15:03:12Z", "operation": "rotate_hmac", "result": "ok"}
+    (src / "logs" / "ops.jsonl").write_text(f"{json.dumps(line)}\n", encoding="utf-8")
+    run(capsys, module(lambda _context: {"changed": False}), src)
+    assert history(src) == [line] and not note.exists()
+
+
+def test_ones_own_line_is_written_and_the_note_goes(src: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def rotated(context: Context) -> dict[str, Any]:
+        journal = Journal(context.options().state_path, "hmac_rotate", "rotate_hmac")
+        journal.begin({"began": context.began[0]})
+        journal.conclude("finished", ended=context.clock.now(), secret="HMAC_SECRET")
+        seen.extend((src / "state").glob("*.ended"))
+        return {"changed": True}
+
+    run(capsys, module(rotated), src)
+    (line,) = history(src)
+    assert line["result"] == "ok" and len(seen) == 1 and not seen[0].exists()
+
+
+@pytest.mark.parametrize("why", ["no history can be written", "another holds the lock", "check mode"])
+def test_the_note_stays_until_the_line_can_be_written(src: Path, capsys: pytest.CaptureFixture[str], why: str) -> None:
+    note = ended_without_a_line(src)
+    options = {"_ansible_check_mode": why == "check mode"}
+    if why == "no history can be written":
+        (src / "logs").write_text("a file", encoding="utf-8")
+    with (src / "state" / "deploy.lock").open("w") as stream:
+        if why == "another holds the lock":
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        run(capsys, module(lambda _context: {"changed": True}), src, **options)
+    assert note.exists()
+    if why == "no history can be written":
+        (src / "logs").unlink()
+    run(capsys, module(lambda _context: {"changed": False}), src)
+    assert history(src)[-1]["recovered"] == "finished" and not note.exists()
 
 
 def test_a_missing_project_directory_gets_no_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

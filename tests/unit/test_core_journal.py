@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.core import files
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
-from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
+from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal, drop_endings, endings
 
 
 def test_a_record_is_found_by_the_next_run(tmp_path: Path) -> None:
@@ -115,3 +115,53 @@ def test_the_end_takes_away_what_a_killed_write_left(tmp_path: Path) -> None:
 
 def test_the_end_is_fine_where_no_state_directory_is(tmp_path: Path) -> None:
     Journal(str(tmp_path / "nowhere"), "x").end()
+
+
+def test_an_operation_that_has_ended_leaves_a_note_until_somebody_has_written_that_down(tmp_path: Path) -> None:
+    for kind, began in (("b", 2.0), ("a", 1.0)):
+        journal = Journal(str(tmp_path), kind, f"do_{kind}")
+        journal.begin({"began": began, "old": "geheim"})
+        journal.conclude("finished", ended=began + 10, secret="KEY")
+        assert not Path(journal.path).exists()
+    common = {"version": 1, "how": "finished", "secret": "KEY"}
+    assert endings(str(tmp_path)) == [
+        {**common, "operation": "do_a", "began": 1.0, "ended": 11.0},
+        {**common, "operation": "do_b", "began": 2.0, "ended": 12.0},
+    ]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    (tmp_path / ".do_a-3000.ended.titan-new").write_text("{", encoding="utf-8")  # killed while it wrote
+    (tmp_path / "do_a-4000.ended").write_text("{", encoding="utf-8")
+    assert len(endings(str(tmp_path))) == 2
+    drop_endings(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [] and endings(str(tmp_path)) == []
+    drop_endings(str(tmp_path / "nowhere"))
+
+
+def test_the_note_is_on_disk_before_the_record_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(str(tmp_path), "x")
+    journal.begin({"began": 1.0})
+    seen: list[list[str]] = []
+    real = journal.end
+
+    def end() -> None:
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+        real()
+
+    monkeypatch.setattr(journal, "end", end)
+    journal.conclude("undone", ended=2.0)
+    assert seen == [["x-1000.ended", "x.journal"]]
+
+
+def test_a_full_disk_does_not_keep_an_operation_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(str(tmp_path), "x")
+    journal.begin({"began": 1.0})
+    real = os.fsync
+
+    def full(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    journal.conclude("finished", ended=2.0)
+    assert list(tmp_path.iterdir()) == []

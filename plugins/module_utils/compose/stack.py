@@ -39,6 +39,7 @@ class Stack:
         compose_version: the version of Compose, once the files were read.
         redact: masks every secret that the stack's environments hold.
         recovered: the interrupted operations that were finished or undone, for the history.
+        began: when the operation under way began, seconds since the epoch.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Stack:
         self.compose_version = version
         self.redact = cli.redact = Redactor()
         self.recovered: list[Recovered] = []
+        self.began = clock.now()
         self._cli = cli
         self._trouble = trouble
         self._model: Model | None = None

@@ -41,13 +41,17 @@ class Recovered:
 
     Attributes:
         operation: its name, e.g. rotate_hmac.
-        secret: the variable of the secret that it rotated.
+        secret: the variable of the secret that it rotated, if it was a rotation.
         how: what became of it: finished, undone or superseded (by another value, set by hand).
+        began: when it began, seconds since the epoch, where that is known.
+        ended: when it ended, where it had ended and only its line is missing.
     """
 
     operation: str
-    secret: str
+    secret: str | None
     how: str
+    began: float | None = None
+    ended: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,12 @@ class History:
         path: the file; it and its directory are created, the directory above must be there.
         metrics_dir: where node_exporter looks for text files; None for no metrics.
         clock: for waiting.
+
+    Attributes:
+        told: whether what was written last is in the file.
     """
+
+    told = False
 
     def __init__(self, path: str, *, metrics_dir: str | None, clock: Clock) -> None:
         self._path = path
@@ -182,6 +191,7 @@ class History:
                 fd = stack.enter_context(self._opened())
                 if ended.changed or ended.result != "ok" or ended.recovered:
                     _append(fd, _lines(ended, _parse(_content(fd))))
+                self.told = True
             except OSError as exc:
                 warnings.append(f"The history {self._path} could not be written ({exc.strerror or exc}). {_HARMLESS}")
             if self._metrics_dir:
@@ -224,9 +234,12 @@ class History:
         ]
         for item in ended.recovered:
             finished = item.how == "finished"
-            told = [Sample(SUCCESS, {"operation": item.operation}, float(finished))]
-            if finished:  # in the file of the operation that rotates it: a secret's date may stand in one file only
-                told.append(Sample(ROTATED, {"secret": item.secret}, ended.moment))
+            of_it = {"operation": item.operation}
+            told = [Sample(SUCCESS, of_it, float(finished))]
+            if item.ended is not None:
+                told.append(Sample(LAST_RUN, of_it, item.ended))
+            if finished and item.secret:  # in the file of the operation that rotates it: a secret's date may stand in one file only
+                told.append(Sample(ROTATED, {"secret": item.secret}, item.ended or ended.moment))
             export(directory, item.operation, told)
         if ended.rotated:
             samples.append(Sample(ROTATED, {"secret": ended.rotated}, ended.moment))
@@ -256,21 +269,24 @@ def generation(entries: list[Entry], secret: str) -> int:
 def _lines(ended: Ended, entries: list[Entry]) -> bytes:
     lines: list[Entry] = []
 
-    def add(line: Entry, rotated: str | None) -> None:
+    def add(line: Entry, rotated: str | None, moment: float = ended.moment) -> None:
         if rotated:
             number = generation([*entries, *lines], rotated) + 1
-            line["secret"] = {"name": rotated, "generation": number, "rotated": _utc(ended.moment)}
+            line["secret"] = {"name": rotated, "generation": number, "rotated": _utc(moment)}
         lines.append({name: value for name, value in line.items() if value not in (None, {}, [])})
 
     for item in ended.recovered:
+        if _stands(item, [*entries, *lines]):
+            continue  # killed between its line and the removal of the note
         line: Entry = {
             "started": _utc(ended.started),
+            "interrupted": None if item.began is None else _utc(item.began),
             "operation": item.operation,
             "result": "recovered",
             "recovered": item.how,
             "who": dict(ended.who),
         }
-        add(line, item.secret if item.how == "finished" else None)
+        add(line, item.secret if item.how == "finished" else None, item.ended or ended.moment)
     if ended.changed or ended.result != "ok":
         line = {
             "started": _utc(ended.started),
@@ -286,6 +302,17 @@ def _lines(ended: Ended, entries: list[Entry]) -> bytes:
         }
         add(line, ended.rotated)
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
+def _stands(item: Recovered, entries: Iterable[Entry]) -> bool:
+    """Whether an interrupted operation has its line: its own, or one that says when it began."""
+    if item.began is None:
+        return False
+    began = _utc(item.began)
+    return any(
+        entry.get("operation") == item.operation and began in (entry.get("started"), entry.get("interrupted"))
+        for entry in entries
+    )
 
 
 def _append(fd: int, lines: bytes) -> None:

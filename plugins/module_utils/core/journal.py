@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -14,16 +15,44 @@ from typing import Any
 from .errors import OpsError
 from .files import drop_staging, ensure_private_dir, fsync_dir, read_regular, remove, write_atomic
 
-__all__ = ["Journal", "interrupted_operations"]
+__all__ = ["Journal", "drop_endings", "endings", "interrupted_operations"]
 
 _VERSION = 1
 _SUFFIX = ".journal"
+_ENDED = ".ended"
 
 
 def interrupted_operations(directory: str) -> list[str]:
     """The kinds of operations that left their journal in a state directory: they were interrupted, or are under way."""
     paths = glob.glob(os.path.join(glob.escape(directory), f"*{_SUFFIX}"))
     return sorted(os.path.basename(path)[: -len(_SUFFIX)] for path in paths)
+
+
+def endings(directory: str) -> list[dict[str, Any]]:
+    """What operations have left that ended and were killed before they could say so: their last notes, oldest first.
+
+    Returns:
+        Of each the ``operation``, ``how`` it ended, when it ``began`` and ``ended`` (seconds since the epoch), and what
+        else it said.
+    """
+    found = []
+    for path in _endings(directory):
+        with contextlib.suppress(ValueError, OpsError):  # torn, or none of ours: it tells nothing
+            note = json.loads(read_regular(path, what="note").data)
+            if isinstance(note, dict) and note.get("version") == _VERSION:
+                found.append(note)
+    return sorted(found, key=lambda note: float(note["ended"]))
+
+
+def drop_endings(directory: str) -> None:
+    """Remove these notes: all of it stands elsewhere by now."""
+    for path in [*_endings(directory), *_endings(directory, hidden=True)]:
+        remove(path)
+
+
+def _endings(directory: str, *, hidden: bool = False) -> list[str]:
+    """The notes, or what killed runs have left of writing one."""
+    return glob.glob(os.path.join(glob.escape(directory), f".*{_ENDED}.*" if hidden else f"*{_ENDED}"))
 
 
 class Journal:
@@ -35,11 +64,13 @@ class Journal:
     Args:
         directory: the state directory.
         name: the operation's kind, e.g. hmac_rotate; one operation of a kind is under way at a time.
+        operation: what the history calls it, e.g. rotate_hmac.
     """
 
-    def __init__(self, directory: str, name: str) -> None:
+    def __init__(self, directory: str, name: str, operation: str | None = None) -> None:
         self.path = os.path.join(directory, f"{name}{_SUFFIX}")
         self._directory = directory
+        self._operation = operation or name
         self.record: dict[str, Any] = {}
 
     def begin(self, record: dict[str, Any]) -> None:
@@ -69,6 +100,22 @@ class Journal:
             raise self._strange("was written by another version of this collection")
         self.record = record
         return record
+
+    def conclude(self, how: str, *, ended: float, **about: Any) -> None:
+        """End it, and leave a note that it has, until the history says so (``drop_endings``): no secret is in that.
+
+        Args:
+            how: finished, undone or the like.
+            ended: seconds since the epoch.
+            about: more for the note.
+        """
+        began = self.record.get("began", ended)
+        note = {"version": _VERSION, "operation": self._operation, "how": how, "began": began, "ended": ended, **about}
+        path = os.path.join(self._directory, f"{self._operation}-{began * 1000:.0f}{_ENDED}")
+        # A full disk must not fail what has ended well: the history's own line tells it, unless we are killed first.
+        with contextlib.suppress(OSError, OpsError):
+            write_atomic(path, json.dumps(note).encode() + b"\n", mode=0o600)
+        self.end()
 
     def end(self) -> None:
         """Remove the record, durably, and what a killed run may have left of writing one. Nothing there is fine."""

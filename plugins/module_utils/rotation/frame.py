@@ -20,9 +20,13 @@ from .transaction import Transaction
 __all__ = ["in_frame", "interrupted", "journal_of", "recover_interrupted"]
 
 
+# By the kinds of journals, what the history calls these operations.
+_OPERATIONS = {"hmac_rotate": "rotate_hmac", "pg_password": "rotate_db_password"}
+
+
 def journal_of(stack: Stack, kind: str) -> Journal:
     """The journal of a kind of rotation."""
-    return Journal(stack.options.state_path, kind)
+    return Journal(stack.options.state_path, kind, _OPERATIONS[kind])
 
 
 def interrupted(stack: Stack, kind: str) -> bool:
@@ -30,15 +34,12 @@ def interrupted(stack: Stack, kind: str) -> bool:
     return journal_of(stack, kind).load() is not None
 
 
-def recover_interrupted(
-    stack: Stack, kind: str, operation: str, transaction: Callable[[Journal, Switch], Transaction]
-) -> str | None:
+def recover_interrupted(stack: Stack, kind: str, transaction: Callable[[Journal, Switch], Transaction]) -> str | None:
     """Finish or undo an interrupted rotation of this kind, if there is one.
 
     Args:
         stack: the stack.
         kind: the journal's name.
-        operation: what the history calls it.
         transaction: makes the transaction again from what the journal says.
 
     Returns:
@@ -55,7 +56,7 @@ def recover_interrupted(
         return None
     switch = Switch.from_record(record)
     done = transaction(journal, switch).recover()
-    stack.recovered.append(Recovered(operation, switch.key, done))
+    stack.recovered.append(Recovered(_OPERATIONS[kind], switch.key, done, began=record.get("began")))
     stack.forget_model()  # it may have been read from the files as the interrupted run had left them
     return done
 

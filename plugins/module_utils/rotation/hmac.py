@@ -239,7 +239,7 @@ def recover(stack: Stack, options: HmacOptions) -> str | None:
             begun = replace(options, probes=probes, stop_timeout=switch.context["stop_timeout"])
         return _transaction(stack, journal, begun, switch, [])
 
-    return recover_interrupted(stack, JOURNAL, "rotate_hmac", again)
+    return recover_interrupted(stack, JOURNAL, again)
 
 
 def counters(stack: Stack, options: HmacOptions) -> dict[str, int]:

@@ -168,7 +168,7 @@ def recover(stack: Stack, *, socket: bool = False, connector: Connector = Server
     def again(journal: Journal, switch: Switch) -> Transaction:
         return _transaction(stack, journal, switch, connector, lambda: None, socket=socket)
 
-    return recover_interrupted(stack, JOURNAL, "rotate_db_password", again)
+    return recover_interrupted(stack, JOURNAL, again)
 
 
 def awake(server: Server, ask: Callable[[], bool], timeout: float) -> bool:

@@ -114,6 +114,7 @@ class Transaction:
         found: dict[str, Any] = {"utc": self._stack.clock.utc(), "project": self._stack.name, "needed": self._needed}
         found["snapshots"] = self._originals.taken
         found["told"] = False
+        found["began"] = self._stack.began
         self._begin({**found, **switch.to_record()})
         try:
             with self._stack.clock.interrupted_by(self._heed):
@@ -151,7 +152,7 @@ class Transaction:
             # Somebody may have made or started containers before their files were in them.
             self._handling.place(self._switch.everyone)
             if self._superseded():
-                self._end()
+                self._end("superseded")
                 return "superseded"
             made = [*self._switch.first, *self._switch.services]
             if self._file_says_new() and all(self._carries_new(name) for name in made):
@@ -195,7 +196,7 @@ class Transaction:
         self._stack.wait_well(self._provable(everyone), timeout=switch.health_timeout)
         self._prove(switch.new, switch.old, self._provable(everyone))
         self._outcome.measure(switch.services, wells, self._handling.stopping)
-        self._end()
+        self._end("finished")
         return self._outcome
 
     def _quiesce(self) -> None:
@@ -326,7 +327,7 @@ class Transaction:
             # Other holders may have held yet another value before.
             self._prove(switch.old, switch.new, [name for name in well if name in switch.services])
         self._outcome.measure(switch.services, wells, self._handling.stopping)
-        self._end()
+        self._end("undone")
 
     @property
     def _left_alone(self) -> bool:
@@ -386,9 +387,9 @@ class Transaction:
     def _at(self) -> str:
         return self._outcome.steps[-1] if self._outcome.steps else "begin"
 
-    def _end(self) -> None:
+    def _end(self, how: str) -> None:
         drop_staging(self._switch.env_file)  # before the journal goes, which alone tells where it is
-        self._journal.end()
+        self._journal.conclude(how, ended=self._stack.clock.now(), secret=self._switch.key)
         self._carry.clear()
 
 
