@@ -238,7 +238,8 @@ class History:
             told = [Sample(SUCCESS, of_it, float(finished))]
             if item.ended is not None:
                 told.append(Sample(LAST_RUN, of_it, item.ended))
-            if finished and item.secret:  # in the file of the operation that rotates it: a secret's date may stand in one file only
+            # In the file of the operation that rotates it: a secret's date may stand in one file only.
+            if finished and item.secret:
                 told.append(Sample(ROTATED, {"secret": item.secret}, item.ended or ended.moment))
             export(directory, item.operation, told)
         if ended.rotated:
