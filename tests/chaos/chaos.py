@@ -6,10 +6,10 @@
 
 The module's process is frozen (SIGSTOP) when it has written a step into its journal and before the step acts; then
 something is done to the host, and it may go on, if it still lives. After the next run (the same playbook again, or
-recover.yml, in turn) env file, database, and every holder must agree, every health endpoint be green, and nothing be
-left behind but a line in the history. Half of the faults that last are still there when the next run begins: it may
-then fail, with a clear sentence, and the run after the fault was mended must succeed. Prints one row a case; exits with
-0 only when every case converged.
+recover.yml, in turn) env file, database, and every holder must agree, every health endpoint be green, an active halt be
+active still, and nothing be left behind but a line in the history. Half of the faults that last are still there when
+the next run begins: it may then fail, with a clear sentence, and the run after the fault was mended must succeed.
+Prints one row a case; exits with 0 only when every case converged.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from link import ROOT, SANDBOX, Agent, Playbook, Said, Trouble, module, run
-from matrix import FAULTS, LASTING, ROTATIONS, Case, full, only, representative, shard
+from matrix import FAULTS, LASTING, ROTATIONS, UNDO, Case, full, only, representative, shard
 
 EVIDENCE = ROOT / ".cache/chaos"
 KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
 TRIES = 6
+# Where the case of an undo makes the new containers sick.
+WITHOUT_RETURN = "replace the env file"
 STRANGER = "never-the-password-of-anybody"
 ROW = "{:>7}  {:19}{:29}{:11}{:44}{:58}{:>6}  {}"
 
@@ -98,6 +100,12 @@ class Harness:
             self._sees("rotate_hmac", plant, ("x.journal", ".titan-new", "odd"))
         finally:
             self.agent("run", script=f"rm -f {files}; docker rm -v odd >/dev/null")
+        values = self.agent("values")
+        self._sees("rotate_hmac", "", ("titan-brain still has the other secret",), [values[KEYS["rotate_db_password"]]])
+        try:
+            self._sees("rotate_hmac", "docker exec titan-execution rm /app/system.halt", ("the active halt is gone",))
+        finally:
+            self.agent("halt")
         for rotation, key in KEYS.items():
             file = "/opt/titan/compose/.env.prod"
             plant = f"cp -p {file} /root/chaos-env; sed -i 's/^{key}=.*/{key}={STRANGER}/' {file}"
@@ -108,9 +116,9 @@ class Harness:
             if left := self.verify(rotation, [STRANGER]):
                 raise Trouble(f"the stack is not as it was before the self-check: {left}")
 
-    def _sees(self, rotation: str, plant: str, words: Sequence[str]) -> None:
+    def _sees(self, rotation: str, plant: str, words: Sequence[str], others: Sequence[str] = ()) -> None:
         self.agent("run", script=plant)
-        seen = " ".join(self.verify(rotation, [], seconds=0))
+        seen = " ".join(self.verify(rotation, list(others), seconds=0))
         if missing := [word for word in words if word not in seen]:
             raise Trouble(f"the final look does not see what was planted ({missing}): {seen or 'nothing'}")
 
@@ -169,25 +177,38 @@ class Harness:
 
     def _interrupted(self, case: Case, result: Result) -> bool:
         """The run that meets the fault; False when it was through before it could be frozen, which is no harm."""
-        self.agent("arm", journal=f"{ROTATIONS[case.rotation]}.journal", step=case.step)
+        journal = f"{ROTATIONS[case.rotation]}.journal"
+        self.agent("arm", journal=journal, step=WITHOUT_RETURN if case.step == UNDO else case.step)
         playbook = Playbook(case.rotation, *self._arguments)
         try:
-            deadline = time.monotonic() + 300
-            while not self.agent("frozen", seconds=0.5):
-                if not playbook.running() or time.monotonic() > deadline:
-                    result.faulted = playbook.wait(0.1)
-                    seen = self.agent("disarm")["seen"]
-                    if result.faulted.code == 0:
-                        return False
-                    raise Trouble(f"it did not come to this step, but to: {', '.join(seen) or 'none'}")
+            if case.step == UNDO:
+                if not self._frozen(playbook, result):
+                    return False
+                self.agent("arm_next", fault="exits", journal=journal, step=UNDO)
+            if not self._frozen(playbook, result):
+                return False
             result.injected = self.agent("inject", fault=case.fault)
             result.faulted = playbook.wait(400)
             return True
         finally:
             playbook.end()
 
+    def _frozen(self, playbook: Playbook, result: Result) -> bool:
+        """Wait until it is; False when the run was through before."""
+        deadline = time.monotonic() + 300
+        while not self.agent("frozen", seconds=0.5):
+            if not playbook.running() or time.monotonic() > deadline:
+                result.faulted = playbook.wait(0.1)
+                seen = self.agent("disarm")["seen"]
+                if result.faulted.code == 0:
+                    return False
+                raise Trouble(f"it did not come to this step, but to: {', '.join(seen) or 'none'}")
+        return True
+
     def _go_on(self, case: Case, result: Result) -> None:
         """The next run, and where it met a fault that lasts and failed, one more after that was mended."""
+        if case.step == UNDO:
+            self.agent("mend", fault="exits", limit=300)
         if case.standing:
             if self._next(case, result, "unmended").code == 0:
                 self.agent("mend", fault=case.fault, limit=300)

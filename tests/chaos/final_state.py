@@ -25,6 +25,8 @@ HISTORY = f"{PROJECT}/logs/ops.jsonl"
 METRICS = "/var/lib/prometheus/node-exporter"
 KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
 DATABASE = "titan-postgres"
+# An active halt, in its container's own layer: lost, the engine would trade again.
+EXECUTION, HALT, HALTED = "titan-execution", "/app/system.halt", "halted by the chaos tests"
 ENDPOINTS = {
     "brain": (3100, "/health"),
     "execution": (3002, "/health"),
@@ -117,6 +119,14 @@ def _history() -> list[str]:
 def history() -> list[str]:
     """Each operation that the history tells of, and how it ended."""
     return [f"{entry['operation']} {entry['result']}" for entry in map(json.loads, _history())]
+
+
+def halt() -> None:
+    _docker("exec", EXECUTION, "sh", "-c", f"echo '{HALTED}' >{HALT}")
+
+
+def unhalt() -> None:
+    _docker("exec", EXECUTION, "rm", "-f", HALT)
 
 
 def baseline() -> dict[str, Any]:
@@ -215,6 +225,7 @@ def _agreement(rotation: str, holders: dict[str, list[str]], others: list[str]) 
     wrong = []
     values = env_values()
     value = values[KEYS[rotation]]
+    strange = [other for other in others if other != value]
     for detail in _containers():
         name = _name(detail)
         with open(f"/proc/{detail['State']['Pid']}/environ", encoding="utf-8") as stream:
@@ -223,14 +234,14 @@ def _agreement(rotation: str, holders: dict[str, list[str]], others: list[str]) 
             for where, entries in (("container", detail["Config"]["Env"]), ("process", process)):
                 if not any(entry.startswith(f"{variable}=") and value in entry for entry in entries):
                     wrong.append(f"{name}'s {where} has another {variable} than the env file")
+        if name in holders and any(other in text for other in strange for text in (str(detail), *process)):
+            wrong.append(f"{name} still has the other secret")
     password = values[KEYS["rotate_db_password"]]
     if not _lets_in(password):
         wrong.append("the database refuses the env file's password")
     if _signed(values[KEYS["rotate_hmac"]]) != 200:
         wrong.append("brain refuses a request signed with the env file's secret")
-    for other in others:
-        if other == value:
-            continue
+    for other in strange:
         if rotation == "rotate_db_password" and _lets_in(other):
             wrong.append("the database lets a password in that the env file does not have")
         if rotation == "rotate_hmac" and _signed(other) != 401:
@@ -274,6 +285,8 @@ def verify(before: dict[str, Any], rotation: str, others: list[str], seconds: fl
     if any("containers [" in text or " is " in text for text in wrong):
         return wrong  # who does not run cannot be asked
     wrong += _agreement(rotation, before["holders"][rotation], others)
+    if _docker("exec", EXECUTION, "sh", "-c", f"cat {HALT} || true").strip() != HALTED:
+        wrong.append("the active halt is gone")
     accepted = _accepted()
     while _accepted() <= accepted:
         if time.monotonic() > deadline + 15:

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 SANDBOX = str(ROOT / "molecule/sandbox/sandbox")
 PLACE = "/run/titan-chaos/bin"
-ON_DROPLET = ("agent.py", "final_state.py", "password_prober.py")
+ON_DROPLET = ("agent.py", "final_state.py", "freezer.py", "password_prober.py")
 
 
 class Trouble(Exception):

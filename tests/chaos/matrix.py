@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-BEGIN, END = "(begin)", "(end)"
+BEGIN, END, UNDO = "(begin)", "(end)", "undo"
 # Playbook: module, which is the name of its journal, too.
 ROTATIONS = {"rotate_hmac": "hmac_rotate", "rotate_db_password": "pg_password"}
 FAULTS = {
@@ -25,6 +25,7 @@ FAULTS = {
 }
 # What is still so when the next run begins, unless somebody mends it; what nobody has to mend is over by itself.
 LASTING = ("database", "daemon", "full", "unhealthy", "exits", "compose")
+SICK = ("unhealthy", "exits")
 # For `make test`: every fault, both rotations, the boundaries at which most is at stake, either way of going on.
 REPRESENTATIVE = (
     ("rotate_hmac", BEGIN, "ssh", True),
@@ -49,7 +50,7 @@ class Case:
     Attributes:
         rotation: the playbook.
         step: it is frozen when this step has been written down and before it acts; BEGIN: when the journal begins;
-            END: when the journal has just been removed.
+            END: when the journal has just been removed; UNDO: when it begins to undo, for a new container exits.
         fault: of FAULTS.
         standing: whether the next run begins with the fault still there.
         recover: whether the next run is recover.yml; else the same playbook again.
@@ -73,8 +74,10 @@ def full(steps: Mapping[str, Sequence[str]]) -> list[Case]:
     """
     cases = []
     for first, (rotation, planned) in enumerate(steps.items()):
-        for second, step in enumerate([BEGIN, *planned, END]):
+        for second, step in enumerate([BEGIN, *planned, END, UNDO]):
             for third, fault in enumerate(FAULTS):
+                if step == UNDO and fault in SICK:
+                    continue  # no new container is made any more
                 # Each fault meets both ways of going on, at neighbouring boundaries, and each of them standing and not.
                 turn = second + third + 2 * first
                 standing = fault == "compose" or (fault in LASTING and turn % 4 < 2)
@@ -89,7 +92,7 @@ def representative(steps: Mapping[str, Sequence[str]]) -> list[Case]:
         ValueError: a plan has no such step any more.
     """
     for rotation, step, _fault, _recover in REPRESENTATIVE:
-        if step not in (BEGIN, END, *steps[rotation]):
+        if step not in (BEGIN, END, UNDO, *steps[rotation]):
             raise ValueError(f'{rotation} has no step "{step}" any more: choose another one in tests/chaos/matrix.py')
     return [
         Case(rotation, step, fault, standing=fault in LASTING, recover=recover)
