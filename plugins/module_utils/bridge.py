@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
@@ -22,6 +22,7 @@ from .core.history import History, Recovered, conclude
 from .core.journal import drop_endings, endings, interrupted_operations
 from .core.lock import held_by, host_lock
 from .core.metrics import default_directory
+from .core.progress import TOKEN, Progress, clear, published
 from .core.redact import Redactor
 from .core.runner import Runner
 
@@ -59,6 +60,7 @@ class Context:
         runner: runs commands.
         cancelled: whether a signal has asked us to end.
         stack: the stack, once it is open.
+        progress: how far a long operation is.
         began: when the operation itself began (seconds since the epoch, seconds of the monotonic clock): after the wait
             for the lock.
         untold: the operations that ended without their line in the history, for they were killed at the last instant;
@@ -71,6 +73,7 @@ class Context:
     runner: Runner
     cancelled: bool = False
     stack: Stack | None = None
+    progress: Progress = field(default_factory=Progress)
     began: tuple[float, float] = (0.0, 0.0)
     untold: Sequence[Recovered] | None = None
 
@@ -206,13 +209,18 @@ def _locked(
     options = context.options()
     if not os.path.isdir(options.project_src):
         context.open()  # tells what is wrong before a lock file is made anywhere
-    with host_lock(
-        options.lock_file,
-        reason=reason,
-        holder=_holder(context.params["operator"]),
-        timeout=options.lock_timeout,
-        clock=context.clock,
-    ) as lock:
+    clear()
+    context.progress.phase("waiting for the host's lock")
+    with (
+        published(context.progress, os.environ.pop(TOKEN, None)),
+        host_lock(
+            options.lock_file,
+            reason=reason,
+            holder=_holder(context.params["operator"]),
+            timeout=options.lock_timeout,
+            clock=context.clock,
+        ) as lock,
+    ):
         # Should we be killed, a command of ours that still changes something goes on holding the lock.
         context.runner.keep_open(lock)
         _survive_signals(context)
@@ -221,6 +229,7 @@ def _locked(
             Recovered(note["operation"], note.get("secret"), note["how"], began=note["began"], ended=note["ended"])
             for note in endings(options.state_path)
         ]
+        context.progress.phase(reason)
         try:
             result = operation(context)
         except Exception as exc:

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
   - titan.ops.backup
+  - titan.ops.progress
 options:
   state:
     description:
@@ -182,6 +183,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effe
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 
 
 def operation(context: Context) -> dict:
@@ -193,7 +195,13 @@ def operation(context: Context) -> dict:
         directory = directory_of(stack.project_src, params["directory"])
         return remove_backup(directory, params["name"], check_mode=context.check_mode)
     options = BackupOptions.from_params(params, stack.project_src)
-    effects = Effects(connect(stack.docker_host), stack.docker_host, context.clock, cancelled=lambda: context.cancelled)
+    effects = Effects(
+        connect(stack.docker_host),
+        stack.docker_host,
+        context.clock,
+        cancelled=lambda: context.cancelled,
+        progress=context.progress,
+    )
     planned = plan(stack, options, effects)
     result = {
         "removed": list(planned.removed),
@@ -218,7 +226,7 @@ def _history(params: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    run_module(backup_spec(), operation, mutates="back the database up", history=_history)
+    run_module({**backup_spec(), **progress_spec()}, operation, mutates="back the database up", history=_history)
 
 
 if __name__ == "__main__":

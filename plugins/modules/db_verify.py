@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
   - titan.ops.backup
+  - titan.ops.progress
 options:
   name:
     description: The backup's name, without a path. By default the newest good one.
@@ -85,6 +86,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.verify import app
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 
 
 def operation(context: Context) -> dict:
@@ -96,7 +98,13 @@ def operation(context: Context) -> dict:
         if params[name] < 0:
             raise InvalidInput(f"{name} must be 0 or more, not {params[name]:g}")
     target = Database(**{item.name: params[item.name] for item in fields(Database)})
-    effects = Effects(connect(stack.docker_host), stack.docker_host, context.clock, cancelled=lambda: context.cancelled)
+    effects = Effects(
+        connect(stack.docker_host),
+        stack.docker_host,
+        context.clock,
+        cancelled=lambda: context.cancelled,
+        progress=context.progress,
+    )
     directory = directory_of(stack.project_src, params["directory"])
     planned = plan(stack, target, directory, params["name"], effects, space_margin=params["space_margin"])
     result = {"tidied": list(planned.left)}
@@ -112,6 +120,7 @@ def main() -> None:
     run_module(
         {
             **database_spec(),
+            **progress_spec(),
             "name": {"type": "str"},
             "jobs": {"type": "int", "default": 1},
             "space_margin": {"type": "float", "default": 1.2},

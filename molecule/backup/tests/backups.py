@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 from droplet import Droplet
@@ -18,6 +21,7 @@ COUNTS = (
     "SELECT format('SELECT %L, count(*) FROM %s', 'public.' || quote_ident(relname), oid::regclass)"
     " FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname"
 )
+_LOCKS = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation IS NOT NULL"
 
 
 def sql(droplet: Droplet, *statements: str, database: str = "titan_brain") -> str:
@@ -57,6 +61,17 @@ def assert_tidy(droplet: Droplet, directory: str = DIRECTORY) -> None:
     assert droplet.sh("docker ps -aq --filter label=titan.ops.sidecar") == ""
     assert droplet.sh("docker volume ls -q | grep -cv ^titan-prod_ || true").strip() == "0"
     assert droplet.sh("find /run/titan-ops -type f 2>/dev/null || true") == ""
+
+
+@contextlib.contextmanager
+def table_locked(droplet: Droplet) -> Iterator[subprocess.Popen[str]]:
+    """A lock on a table, which holds every dump back; closing its input gives it up, as does the end."""
+    held = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE;"
+    with droplet.background(f"(echo '{held}'; cat) | {PSQL} -d titan_brain") as holder:
+        droplet.sh(
+            f'for i in $(seq 100); do [ $({PSQL} -d postgres -c "{_LOCKS}") = 1 ] && exit 0; sleep 0.1; done; exit 1'
+        )
+        yield holder
 
 
 def wait_database(droplet: Droplet) -> None:

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from backups import DIRECTORY, PSQL, assert_tidy, clear, counts, manifest, names, sql, wait_database
+from backups import DIRECTORY, PSQL, assert_tidy, clear, counts, manifest, names, sql, table_locked, wait_database
 from droplet import ROOT, Droplet, changes, words
 
-_LOCKS = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation IS NOT NULL"
 # The module on the host, whichever way Ansible has started it: it holds the lock.
 _PROCESS = """$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' /opt/titan/state/deploy.lock)"""
 METRICS = "/var/lib/prometheus/node-exporter/titan_backup.prom"
@@ -149,23 +148,19 @@ def test_a_full_disk_leaves_the_earlier_backups_alone(droplet: Droplet) -> None:
 @contextlib.contextmanager
 def held_back(droplet: Droplet) -> Iterator[subprocess.Popen[str]]:
     """A backup under way that a lock on a table holds back; at the end the lock is given up."""
-    held = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE;"
     command = ["ansible-playbook", "-i", "inventories/sandbox", "playbooks/backup.yml", "-e", "label=held_back"]
-    with droplet.background(f"(echo '{held}'; cat) | {PSQL} -d titan_brain") as holder:
+    with (
+        table_locked(droplet) as holder,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running,
+    ):
         droplet.sh(
-            f'for i in $(seq 100); do [ $({PSQL} -d postgres -c "{_LOCKS}") = 1 ] && exit 0; sleep 0.1; done; exit 1'
+            'for i in $(seq 600); do [ -n "$(docker ps -q --filter label=titan.ops.sidecar)" ] && exit 0;'
+            " sleep 0.1; done; exit 1"
         )
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as running:
-            droplet.sh(
-                'for i in $(seq 600); do [ -n "$(docker ps -q --filter label=titan.ops.sidecar)" ] && exit 0;'
-                " sleep 0.1; done; exit 1"
-            )
-            yield running
-            assert holder.stdin
-            holder.stdin.close()
-            running.communicate(timeout=120)  # read to its end: a broken pipe would make it fail
+        yield running
+        assert holder.stdin
+        holder.stdin.close()
+        running.communicate(timeout=120)  # read to its end: a broken pipe would make it fail
 
 
 def test_a_killed_run_leaves_no_backup_and_the_next_one_tidies_up(droplet: Droplet) -> None:

@@ -121,26 +121,34 @@ def size_of(path: str) -> int:
     return os.stat(path).st_size
 
 
-def digest(path: str, *, cancelled: Callable[[], bool] = lambda: False) -> str:
+def digest(path: str, *, cancelled: Callable[[], bool] = lambda: False, seen: Callable[[bytes], object] = len) -> str:
     """The sha256 of a backup, as its manifest has it (see Manifest.sha256).
+
+    Args:
+        path: where it is.
+        cancelled: whether the run was asked to end.
+        seen: called with all that is read.
 
     Raises:
         OpsError: it cannot be read.
     """
     try:
         if not os.path.isdir(path):
-            return _digest_file(path, cancelled)
-        lines = [f"{_digest_file(os.path.join(path, name), cancelled)}  {name}\n" for name in sorted(os.listdir(path))]
+            return _digest_file(path, cancelled, seen)
+        lines = [
+            f"{_digest_file(os.path.join(path, name), cancelled, seen)}  {name}\n" for name in sorted(os.listdir(path))
+        ]
     except OSError as exc:
         raise OpsError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _digest_file(path: str, cancelled: Callable[[], bool]) -> str:
+def _digest_file(path: str, cancelled: Callable[[], bool], seen: Callable[[bytes], object]) -> str:
     sha = hashlib.sha256()
     with open(path, "rb") as stream:
         for chunk in iter(lambda: stream.read(_CHUNK), b""):
             sha.update(chunk)
+            seen(chunk)
             if cancelled():
                 raise OpsError("The run was asked to end")
     return sha.hexdigest()

@@ -23,6 +23,7 @@ from ..core.files import read_regular
 from ..core.history import History, conclude
 from ..core.lock import host_lock
 from ..core.metrics import default_directory
+from ..core.progress import Progress, shown
 from ..core.redact import Redactor
 from .create import apply, plan
 from .options import BackupOptions, backup_spec
@@ -58,7 +59,7 @@ def main(
         connector: opens the Docker Engine.
         clock: time.
         out: for what was done.
-        err: for what went wrong.
+        err: for what went wrong, and where it is a terminal, for the progress.
     """
     out, err = out or sys.stdout, err or sys.stderr
     parser = argparse.ArgumentParser(
@@ -73,7 +74,8 @@ def main(
     job = _Job(asked.label, clock or Clock(), connector)
     try:
         job.configure(asked.config)
-        told = job.run()
+        with shown(job.progress, err):
+            told = job.run()
     except OpsError as exc:
         _say(err, f"backup_db.sh: FAILED: {job.redact.known(str(exc))}")
         for warning in [*job.record(exc), *job.call_hook(exc)]:
@@ -103,6 +105,7 @@ class _Job:
         self._stack = StackOptions()
         self._began = (clock.now(), clock.monotonic())
         self._cancelled = False
+        self.progress = Progress(clock)
         self.redact = Redactor()
 
     def configure(self, path: str) -> None:
@@ -134,6 +137,7 @@ class _Job:
             if params[name] is not None and item["type"] in _NUMBERS:
                 params[name] = _NUMBERS[item["type"]](params[name])
         options = BackupOptions.from_params({**params, "label": self._label}, self._stack.project_src)
+        self.progress.phase("waiting for the host's lock")
         with host_lock(
             self._stack.lock_file,
             reason="back the database up",
@@ -152,6 +156,7 @@ class _Job:
                 self._clock,
                 cancelled=lambda: self._cancelled,
                 redact=self.redact,
+                progress=self.progress,
             )
             planned = plan(self._stack, options, effects)
             return {"changed": True, "backup": planned.path, **apply(planned, effects)}

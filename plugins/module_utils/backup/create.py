@@ -49,6 +49,7 @@ class BackupPlan:
         removed: those that go after it, by name.
         leftovers: what killed runs have left, by name.
         needed_bytes: the free space that it should find.
+        expected_bytes: what pg_dump will about write.
         warnings: what the operator should know.
     """
 
@@ -61,6 +62,7 @@ class BackupPlan:
     removed: tuple[str, ...]
     leftovers: tuple[str, ...]
     needed_bytes: int
+    expected_bytes: int
     warnings: tuple[str, ...]
 
     @property
@@ -110,6 +112,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         _going(options, mine, name, effects.clock.now()),
         tuple(catalog.leftovers(directory)),
         needed,
+        _expected(options, mine, facts),
         tuple(warnings),
     )
 
@@ -134,6 +137,17 @@ def _needed(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
         if made and (made.format, made.compression) == (options.format, options.compression):
             return round(item.size_bytes * options.space_margin)
     return round(facts.size_bytes * options.space_margin)
+
+
+def _expected(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
+    """What pg_dump wrote the last time, else what the database takes: with its indexes more than a dump, or less."""
+    for item in mine:
+        made = item.manifest
+        if made and made.format == "plain" == options.format and made.raw_bytes:
+            return made.raw_bytes
+        if made and (made.format, made.compression) == (options.format, options.compression):
+            return item.size_bytes
+    return facts.size_bytes
 
 
 def _refuse_without_space(directory: str, needed: int) -> None:
@@ -178,7 +192,16 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     try:
         with open_session(planned.way) as (session, snapshot):  # noqa: SIM117 - in one line pylint misses the name
             with _counting(session) as counted:
-                made = dump(effects, planned.container, planned.way, options, name=planned.name, snapshot=snapshot)
+                made = dump(
+                    effects,
+                    planned.container,
+                    planned.way,
+                    options,
+                    name=planned.name,
+                    snapshot=snapshot,
+                    expected_bytes=planned.expected_bytes,
+                )
+                effects.progress.phase("counting the rows")
                 rows, kinds = counted()
         record = manifest.Manifest(
             name=planned.name,

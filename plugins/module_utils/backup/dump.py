@@ -16,13 +16,13 @@ from ..compose.container import Container
 from ..compose.sidecar import SidecarUnavailable
 from ..core.errors import OpsError
 from ..core.files import fsync_dir, remove
-from .catalog import digest, files_of, size_of
+from .catalog import files_of, size_of
 from .codec import decoded, encoder
 from .naming import hidden
 from .options import BackupOptions
 from .pump import Follower, Idle, PipePump, Pump
 from .session import Way
-from .tools import PLACE, Aside, Effects, Inside, Program, drive
+from .tools import PLACE, Aside, Effects, Inside, Program, drive, hashed
 
 __all__ = ["Dumped", "check_tail", "dump"]
 
@@ -67,6 +67,7 @@ def dump(
     *,
     name: str,
     snapshot: str,
+    expected_bytes: int,
 ) -> Dumped:
     """Make the dump and check it.
 
@@ -77,11 +78,12 @@ def dump(
         options: format and so on.
         name: the backup's name.
         snapshot: the exported snapshot.
+        expected_bytes: what pg_dump will about write, for the progress.
 
     Raises:
         OpsError: there is no whole dump; what there is of it has hidden names.
     """
-    work = _Work(effects, container, way, options, name, snapshot)
+    work = _Work(effects, container, way, options, name, snapshot, expected_bytes)
     reason = ""
     if options.via == "auto" and not effects.docker_host.startswith("unix://"):
         reason = f"the Docker Engine at {effects.docker_host} may be on another machine"
@@ -112,12 +114,14 @@ class _Work:
         options: BackupOptions,
         name: str,
         snapshot: str,
+        expected_bytes: int,
     ) -> None:
         self._effects = effects
         self._container = container
         self._way = way
         self._options = options
         self._snapshot = snapshot
+        self._expected_bytes = expected_bytes
         self._file = hidden(name, "partial")
         self._pipe = hidden(name, "pipe")
         self._path = os.path.join(options.directory, self._file)
@@ -188,6 +192,12 @@ class _Work:
 
     def _drive(self, program: Program, pump: Pump) -> None:
         timeout = self._options.timeout
+        self._effects.progress.phase(
+            f"dumping {self._options.target.database}",
+            self._expected_bytes,
+            about=True,
+            done=lambda: size_of(self._path) if isinstance(pump, Idle) else pump.raw_bytes,
+        )
         drive(program, self._effects, what="pg_dump", timeout=timeout, step=lambda: pump.step(0.05))
         pump.finish()
 
@@ -199,8 +209,9 @@ class _Work:
             said = pump.head.decode("utf-8", "replace")
         else:
             said = self._check_archive(tool)
+        self._effects.progress.phase("waiting until the disk has it")
         _secure(self._path)
-        sha256 = pump.sha256 or digest(self._path, cancelled=self._effects.cancelled)
+        sha256 = pump.sha256 or hashed(self._effects, self._path)
         version = _VERSION.search(said)
         return Dumped(
             self._path,
@@ -214,6 +225,7 @@ class _Work:
 
     def _check_plain(self, pump: Pump) -> None:
         tail, size = b"", 0
+        self._effects.progress.phase("reading the dump again", pump.raw_bytes, done=lambda: size)
         # Without compression every byte was read already: its end is enough.
         for chunk in _end_of(self._path) if self._options.compression == "none" else self._decoded():
             tail = (tail + chunk)[-_TAIL:]
@@ -230,6 +242,7 @@ class _Work:
 
     def _check_archive(self, tool: Aside | Inside) -> str:
         """Read the whole archive as a restore does; gives its table of contents' first lines."""
+        self._effects.progress.phase("reading the dump again")
         timeout = self._options.timeout
         if isinstance(tool, Inside):
             with open(self._path, "rb") as stream, tool.run(_READ_AGAIN, stdin=stream.fileno()) as program:

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from ..compose.container import Container
 from ..core.errors import OpsError
 from ..core.files import remove
-from .catalog import Backup, digest
+from .catalog import Backup
 from .codec import decoded
 from .manifest import Manifest
 from .naming import hidden
 from .session import Way
-from .tools import PLACE, Aside, Effects, drive
+from .tools import PLACE, Aside, Effects, drive, hashed
 
 __all__ = ["load"]
 
@@ -57,10 +57,11 @@ def load(
     if made.format == "plain":
         _load_plain(effects, tool, backup, made, timeout)
         return
-    if digest(backup.path, cancelled=effects.cancelled) != made.sha256:
+    if hashed(effects, backup.path) != made.sha256:
         raise _altered(backup)
     how = [f"--jobs={jobs}"] if made.format == "directory" and jobs > 1 else ["--single-transaction"]
     argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
+    effects.progress.phase(f"restoring {backup.name}")
     with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
         drive(program, effects, what="pg_restore", timeout=timeout)
 
@@ -76,11 +77,17 @@ def _load_plain(effects: Effects, tool: Aside, backup: Backup, made: Manifest, t
         stack.callback(feeder.close)
         argv = ["psql", *options, "--output=/dev/null", f"--file={PLACE}/{os.path.basename(pipe)}"]
         program = stack.enter_context(tool.run(argv))
+        effects.progress.phase(f"restoring {backup.name}", _decoded_bytes(backup, made), done=lambda: feeder.bytes)
         drive(program, effects, what="psql", timeout=timeout, step=feeder.step)
     if not feeder.done:
         raise OpsError(f"psql ended before it had read all of {backup.name}")
     if feeder.sha256 != made.sha256:
         raise _altered(backup)
+
+
+def _decoded_bytes(backup: Backup, made: Manifest) -> int | None:
+    """How much psql will get; None where that is not known."""
+    return made.raw_bytes or (backup.size_bytes if made.compression == "none" else None)
 
 
 def _altered(backup: Backup) -> OpsError:
@@ -97,6 +104,7 @@ class _Feeder:
         self._chunks = self._read(backup.path, made.compression)
         self._waiting = memoryview(b"")
         self.done = False
+        self.bytes = 0
 
     @property
     def sha256(self) -> str:
@@ -129,7 +137,9 @@ class _Feeder:
         if not poll.poll(50):
             return False
         try:
-            self._waiting = self._waiting[os.write(self._fd, self._waiting) :]
+            taken = os.write(self._fd, self._waiting)
+            self._waiting = self._waiting[taken:]
+            self.bytes += taken
         except BlockingIOError:
             return False
         except BrokenPipeError:  # its exit code and its words tell more

@@ -21,16 +21,16 @@ from ..compose.sidecar import Sidecar
 from ..core.clock import Clock
 from ..core.errors import OpsError
 from ..core.files import ensure_private_dir, remove
+from ..core.progress import RUN_DIR, Progress, Tally
 from ..core.redact import Redactor
+from .catalog import digest, size_of
 from .session import Way
 
-__all__ = ["Aside", "Cancelled", "Effects", "Inside", "Program", "drive", "drop_passfile"]
+__all__ = ["Aside", "Cancelled", "Effects", "Inside", "Program", "drive", "drop_passfile", "hashed"]
 
 # Where the directory of the backups is inside a sidecar, and where the password file.
 PLACE = "/titan-backup"
 _PASSFILE = "/titan-pgpass"
-# In memory on any host with systemd: a password that lies on no disk, and is gone after a reboot.
-_RUN = "/run/titan-ops"
 _LOOK_EVERY = 0.2
 _PAUSE = 0.02
 
@@ -48,16 +48,18 @@ class Effects:
         docker_host: its address, for the docker command.
         clock: time.
         cancelled: whether the run was asked to end.
-        run_dir: where a password file lies while a program runs.
+        run_dir: where a password file lies while a program runs: on no disk, and gone after a reboot.
         redact: takes secrets out of other programs' words.
+        progress: is told how far it is.
     """
 
     engine: Engine
     docker_host: str
     clock: Clock
     cancelled: Callable[[], bool] = lambda: False
-    run_dir: str = _RUN
+    run_dir: str = RUN_DIR
     redact: Redactor = field(default_factory=Redactor)
+    progress: Progress = field(default_factory=Progress)
 
 
 class Program(Protocol):
@@ -229,6 +231,17 @@ def drive(
             f"{what} failed with exit code {code}: {_short(words)}",
             hint="Free some space on that file system." if full else None,
         )
+
+
+def hashed(effects: Effects, path: str) -> str:
+    """The sha256 of a backup, as its manifest has it; told of while it is computed.
+
+    Raises:
+        OpsError: it cannot be read, or the run was asked to end.
+    """
+    tally = Tally()
+    effects.progress.phase("computing the sha256", size_of(path), done=lambda: tally.bytes)
+    return digest(path, cancelled=effects.cancelled, seen=tally)
 
 
 def drop_passfile(effects: Effects, beside: Container) -> None:

@@ -114,6 +114,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
                 timeout=timeout,
             )
             seconds = round(effects.clock.monotonic() - ticks, 3)
+            effects.progress.phase("comparing the rows of every table")
             _compare(way, made)
     except (OpsError, OSError) as exc:
         state = _state(planned)
