@@ -91,7 +91,8 @@ class SidecarEngine(FakeEngine):
         if found is None or container not in self.processes:
             return found
         code = self.processes[container][0].poll()
-        return replace(found, status="running" if code is None else "exited", exit_code=code or 0)
+        pid = self.processes[container][0].pid
+        return replace(found, status="running" if code is None else "exited", exit_code=code or 0, pid=pid)
 
     def logs(self, container: str, *, tail: int) -> list[str]:
         log = self.processes[container][1]

@@ -84,6 +84,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         InvalidInput: there is no such server or directory, or there is not enough space.
         OpsError: the database cannot be reached.
     """
+    effects.progress.phase("looking at the database and its backups")
     directory, target = options.directory, options.target
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise InvalidInput(f"{directory} is not a directory", hint="Name another with directory.")

@@ -225,7 +225,8 @@ class _Work:
 
     def _check_plain(self, pump: Pump) -> None:
         tail, size = b"", 0
-        self._effects.progress.phase("reading the dump again", pump.raw_bytes, done=lambda: size)
+        if self._options.compression != "none":
+            self._effects.progress.phase("reading the dump again", pump.raw_bytes, done=lambda: size)
         # Without compression every byte was read already: its end is enough.
         for chunk in _end_of(self._path) if self._options.compression == "none" else self._decoded():
             tail = (tail + chunk)[-_TAIL:]
@@ -250,6 +251,7 @@ class _Work:
             return _head_of(self._path)
         archive = f"{PLACE}/{self._file}"
         with tool.run([*_READ_AGAIN, archive]) as program:
+            self._effects.progress.phase("reading the dump again", size_of(self._path), done=program.taken)
             drive(program, self._effects, what=_READING, timeout=timeout)
         with tool.run(["pg_dump", "--version"]) as program:
             drive(program, self._effects, what="pg_dump --version", timeout=timeout)

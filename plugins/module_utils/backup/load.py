@@ -61,8 +61,8 @@ def load(
         raise _altered(backup)
     how = [f"--jobs={jobs}"] if made.format == "directory" and jobs > 1 else ["--single-transaction"]
     argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
-    effects.progress.phase(f"restoring {backup.name}")
     with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
+        effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
         drive(program, effects, what="pg_restore", timeout=timeout)
 
 

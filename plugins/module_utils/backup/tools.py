@@ -71,6 +71,9 @@ class Program(Protocol):
     def said(self) -> str:
         """Its last words, redacted."""
 
+    def taken(self) -> int:
+        """How many bytes it has read from files so far; OSError where that cannot be told."""
+
 
 class Aside:
     """A program in a sidecar.
@@ -125,6 +128,9 @@ class _AsideProgram:
 
     def said(self) -> str:
         return self._redact("\n".join(self._sidecar.said()))
+
+    def taken(self) -> int:
+        return self._sidecar.taken()
 
 
 class Inside:
@@ -189,6 +195,9 @@ class _InsideProgram:
 
     def said(self) -> str:
         return self._redact(os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace").strip())
+
+    def taken(self) -> int:
+        raise ProcessLookupError  # it is the server's container that reads
 
 
 def drive(

@@ -63,6 +63,7 @@ def plan(
         InvalidInput: there is no such backup, or it is not whole.
         OpsError: the database cannot be reached.
     """
+    effects.progress.phase("looking at the database and its backups")
     backup = _chosen(directory, name, target.database)
     made = backup.manifest
     if made is None or backup.state != catalog.GOOD:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ class Sidecar:
             },
         }
         self._id = engine.create(f"titan-ops-{secrets.token_hex(6)}", body)
+        self._pid = 0
 
     def start(self) -> None:
         """Start the program.
@@ -101,7 +103,26 @@ class Sidecar:
         found = self._engine.inspect(self._id)
         if found is None:
             raise OpsError(f"The container in which {self._argv[0]} ran is gone: somebody has removed it")
+        self._pid = found.pid
         return None if found.status in ("created", "running", "paused") else found.exit_code
+
+    def taken(self) -> int:
+        """How many bytes the program and its children have read from files so far (proc(5), rchar), for the progress.
+
+        What comes by a socket does not count: libpq receives, it does not read.
+
+        Raises:
+            OSError: it does not run (``ended`` was not asked yet), or this kernel does not tell.
+        """
+        if self._pid <= 0:
+            raise ProcessLookupError
+        with open(f"/proc/{self._pid}/task/{self._pid}/children", encoding="ascii") as stream:
+            children = [int(pid) for pid in stream.read().split()]
+        found = 0
+        for pid in (self._pid, *children):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/io", "rb") as stream:
+                found += int(stream.readline().split()[1])  # a child that has ended is in its parent's
+        return found
 
     def said(self, lines: int = 50) -> list[str]:
         """The last lines that the program has printed; not yet redacted."""
