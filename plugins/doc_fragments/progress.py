@@ -16,8 +16,8 @@ options:
     description:
       - Print a line every few seconds that says how far it is, from the first O(progress_interval) on.
       - The lines come from a second connection, which looks at a file in C(/run/titan-ops) on the managed host. The
-        module and its result are the same with and without it. Nothing is printed in check mode, with C(async), or
-        where the host cannot be asked.
+        module and its result are the same with and without it. Nothing is printed in check mode, with C(async) or
+        C(no_log), or where the host cannot be asked.
       - While it is on, Ctrl-C ends the run on the managed host as well; it then tidies up as after any failure.
     type: bool
     default: true

@@ -50,8 +50,10 @@ class WatchedAction(NormalAction):
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the module; its result is what it would be without any of this."""
         interval = self._interval()
-        # Check mode is over in a moment; a detached run is one that nobody wants to look at.
-        if interval is None or self._task.check_mode or self._task.async_val:
+        # Check mode is over in a moment; a detached run is one that nobody wants to look at. And a signal's handler can
+        # be set in the main thread alone, where Ansible itself has us.
+        hidden = self._task.check_mode or self._task.async_val or self._task.no_log
+        if interval is None or hidden or threading.current_thread() is not threading.main_thread():
             return super().run(tmp, task_vars)
         token = secrets.token_hex(16)
         path = f"{RUN_DIR}/progress-{token}"

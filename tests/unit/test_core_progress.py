@@ -175,6 +175,14 @@ def test_a_place_that_cannot_be_written_hinders_nothing(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_place_the_operation_runs_unseen(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = False
+    with published(Progress(), TOKEN, run_dir=str(tmp_path / "file")):
+        ran = True
+    assert ran
+
+
 def test_a_request_to_end_is_a_signal_and_nothing_is_left_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

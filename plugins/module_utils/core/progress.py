@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, TextIO
 
 from .clock import Clock
+from .errors import OpsError
 from .files import ensure_private_dir
 
 __all__ = ["RUN_DIR", "TOKEN", "Progress", "Tally", "clear", "progress_spec", "published", "shown", "ticking"]
@@ -226,14 +227,14 @@ def clear(run_dir: str = RUN_DIR) -> None:
 def _made(run_dir: str, token: str) -> tuple[str, int] | None:
     """The directory, and the descriptor that holds its lock; None where it cannot be made: nobody sees it, then."""
     path = os.path.join(run_dir, _PREFIX + token)
-    ensure_private_dir(run_dir)
     try:
+        ensure_private_dir(run_dir)
         with _alone(run_dir):
             _clear(run_dir)
             os.mkdir(path, 0o700)
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (OSError, OpsError):
         return None
     return path, lock
 
