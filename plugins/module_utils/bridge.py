@@ -149,8 +149,8 @@ def run_module(
         operation: does the work and returns the result; raises OpsError.
         mutates: what for the host lock is taken, e.g. "rotate HMAC_SECRET"; None for a module that only reads. The
             lock is not taken in check mode.
-        history: the operation's name in the history and the metrics, or what tells it from the options; None for no
-            history. Nothing is written in check mode.
+        history: the operation's name in the history and the metrics, or what tells it from the options; None or "" for
+            no history. Nothing is written in check mode.
         secret: the option that names the secret which the operation rotates.
         hides: options with no_log whose values may be ordinary words and are never in the result.
     """
@@ -168,7 +168,8 @@ def run_module(
         if history and not module.check_mode and not recorded:
             recorded = True
             name = history if isinstance(history, str) else history(context.params)
-            _record(module, context, name, context.params[secret] if secret else None, outcome)
+            if name:
+                _record(module, context, name, context.params[secret] if secret else None, outcome)
 
     context.begin()
     try:

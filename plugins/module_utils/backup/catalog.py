@@ -33,6 +33,7 @@ __all__ = [
     "find",
     "leftovers",
     "listed",
+    "look",
     "size_of",
     "take_away",
 ]
@@ -82,7 +83,7 @@ def listed(directory: str) -> list[Backup]:
         return []
     except OSError as exc:
         raise OpsError(f"The directory {directory} cannot be read: {exc.strerror or exc}") from exc
-    found = [backup for backup in (_look(os.path.join(directory, name)) for name in names) if backup is not None]
+    found = [backup for backup in (look(os.path.join(directory, name)) for name in names) if backup is not None]
     return sorted(found, key=lambda item: (item.moment, item.name), reverse=True)
 
 
@@ -91,7 +92,8 @@ def find(directory: str, name: str) -> Backup | None:
     return next((item for item in listed(directory) if item.name == name), None)
 
 
-def _look(path: str) -> Backup | None:
+def look(path: str) -> Backup | None:
+    """One backup wherever it is, with the manifest beside it; None when it is not there."""
     name = os.path.basename(path)
     try:
         size, written = size_of(path), os.stat(path).st_mtime

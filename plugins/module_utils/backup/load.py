@@ -12,6 +12,7 @@ import hashlib
 import os
 import select
 from collections.abc import Iterator
+from typing import Callable
 
 from ..compose.container import Container
 from ..core.errors import OpsError
@@ -23,7 +24,9 @@ from .naming import hidden
 from .session import Way
 from .tools import PLACE, Aside, Effects, drive, hashed
 
-__all__ = ["load"]
+__all__ = ["Through", "load"]
+
+Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
 def load(
@@ -36,8 +39,10 @@ def load(
     port: int,
     jobs: int,
     timeout: float,
+    through: Through | None = None,
+    pipes: str | None = None,
 ) -> None:
-    """Restore a backup into an empty database, in one transaction, or by several jobs where a directory allows that.
+    """Restore a backup into an empty database, in one transaction, or by several jobs where an archive allows that.
 
     Args:
         effects: what it acts through.
@@ -46,34 +51,39 @@ def load(
         backup: what is restored.
         made: its manifest.
         port: the server's port in its container.
-        jobs: for a directory.
+        jobs: for a directory or a custom archive.
         timeout: seconds.
+        through: what a plain dump's bytes go through on their way.
+        pipes: a directory of our own for the pipe of a plain dump, else the backup's, as far as the program sees any.
 
     Raises:
         OpsError: it was not restored, or is not what its manifest says.
     """
     directory = os.path.dirname(backup.path)
-    tool = Aside(effects, container, directory, way=way, port=port)
     if made.format == "plain":
-        _load_plain(effects, tool, backup, made, timeout)
+        pipe = os.path.join(pipes, "dump") if pipes else os.path.join(directory, hidden(backup.name, "pipe"))
+        tool = Aside(effects, container, os.path.dirname(pipe), way=way, port=port)
+        _load_plain(effects, tool, pipe, backup, made, timeout, through)
         return
+    tool = Aside(effects, container, directory, way=way, port=port)
     if hashed(effects, backup.path) != made.sha256:
         raise _altered(backup)
-    how = [f"--jobs={jobs}"] if made.format == "directory" and jobs > 1 else ["--single-transaction"]
+    how = [f"--jobs={jobs}"] if jobs > 1 else ["--single-transaction"]
     argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
     with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
         effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
         drive(program, effects, what="pg_restore", timeout=timeout)
 
 
-def _load_plain(effects: Effects, tool: Aside, backup: Backup, made: Manifest, timeout: float) -> None:
-    pipe = os.path.join(os.path.dirname(backup.path), hidden(backup.name, "pipe"))
+def _load_plain(
+    effects: Effects, tool: Aside, pipe: str, backup: Backup, made: Manifest, timeout: float, through: Through | None
+) -> None:
     remove(pipe)
     os.mkfifo(pipe, 0o600)
     options = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--single-transaction"]
     with contextlib.ExitStack() as stack:
         stack.callback(remove, pipe)
-        feeder = _Feeder(pipe, backup, made)
+        feeder = _Feeder(pipe, backup, made, through)
         stack.callback(feeder.close)
         argv = ["psql", *options, "--output=/dev/null", f"--file={PLACE}/{os.path.basename(pipe)}"]
         program = stack.enter_context(tool.run(argv))
@@ -97,11 +107,12 @@ def _altered(backup: Backup) -> OpsError:
 class _Feeder:
     """Writes the dump's bytes into a pipe that psql reads, and hashes the file meanwhile."""
 
-    def __init__(self, pipe: str, backup: Backup, made: Manifest) -> None:
+    def __init__(self, pipe: str, backup: Backup, made: Manifest, through: Through | None) -> None:
         self._pipe = pipe
         self._fd = -1
         self._sha = hashlib.sha256()
-        self._chunks = self._read(backup.path, made.compression)
+        chunks = self._read(backup.path, made.compression)
+        self._chunks = through(chunks) if through else chunks
         self._waiting = memoryview(b"")
         self.done = False
         self.bytes = 0

@@ -20,7 +20,16 @@ from ..database.login import Connection, connect
 from ..database.psql import quote_ident, quote_literal
 from .session import RELATIONS, Way
 
-__all__ = ["drop_leftovers", "leftovers", "refuse_without_space", "scratch_database", "scratch_name"]
+__all__ = [
+    "connected",
+    "create_statement",
+    "drop_database",
+    "drop_leftovers",
+    "leftovers",
+    "refuse_without_space",
+    "scratch_database",
+    "scratch_name",
+]
 
 # The mark of a database that is ours to drop.
 _COMMENT = "titan.ops: a backup restored for a drill; dropped at its end"
@@ -39,15 +48,15 @@ def scratch_database(way: Way, name: str, properties: Mapping[str, Any]) -> Iter
     Raises:
         OpsError: the server does not let us.
     """
-    session = _connected(way)
+    session = connected(way)
     try:
-        session.run([_create(name, properties, _owner(session, way, properties))])
+        session.run([create_statement(name, properties, _owner(session, way, properties))])
         try:
             session.run([f"COMMENT ON DATABASE {quote_ident(name)} IS {quote_literal(_COMMENT)}"])
             yield replace(way, endpoint=replace(way.endpoint, database=name))
         finally:
             with contextlib.suppress(OpsError):  # the server is gone: the next drill drops it, and ours says so
-                _drop(way, name)
+                drop_database(way, name)
     finally:
         session.close()
 
@@ -63,7 +72,7 @@ def _stem(database: str) -> str:
 
 def leftovers(way: Way) -> list[str]:
     """The scratch databases that killed drills have left."""
-    session = _connected(way)
+    session = connected(way)
     try:
         return _marked(session, way)
     finally:
@@ -74,7 +83,7 @@ def drop_leftovers(way: Way) -> list[str]:
     """Drop what killed drills have left; gives its names."""
     found = leftovers(way)
     for name in found:
-        _drop(way, name)
+        drop_database(way, name)
     return found
 
 
@@ -84,7 +93,7 @@ def refuse_without_space(way: Way, container: Container, needed: int) -> None:
     Raises:
         Refused: there is not so much free.
     """
-    session = _connected(way)
+    session = connected(way)
     try:
         [(directory, superuser)] = session.run(
             [
@@ -133,7 +142,7 @@ def _owner(session: Connection, way: Way, properties: Mapping[str, Any]) -> str:
     return wanted if found else way.endpoint.role
 
 
-def _create(name: str, properties: Mapping[str, Any], owner: str) -> str:
+def create_statement(name: str, properties: Mapping[str, Any], owner: str) -> str:
     """CREATE DATABASE with the same encoding and locale (PostgreSQL 17 manual, CREATE DATABASE)."""
     text = f"CREATE DATABASE {quote_ident(name)} TEMPLATE template0 OWNER {quote_ident(owner)}"
     for word, key in (("ENCODING", "encoding"), ("LC_COLLATE", "collate"), ("LC_CTYPE", "ctype")):
@@ -144,11 +153,18 @@ def _create(name: str, properties: Mapping[str, Any], owner: str) -> str:
         text += f" LOCALE_PROVIDER icu ICU_LOCALE {quote_literal(str(properties['locale']))}"
     elif provider == "b" and properties.get("locale"):
         text += f" LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(str(properties['locale']))}"
+    if properties.get("tablespace") not in (None, "pg_default"):
+        text += f" TABLESPACE {quote_ident(str(properties['tablespace']))}"
     return text
 
 
-def _drop(way: Way, name: str) -> None:
-    session = _connected(way)
+def drop_database(way: Way, name: str) -> None:
+    """Drop a database, whoever is in it; nothing there is fine.
+
+    Raises:
+        OpsError: the server does not let us.
+    """
+    session = connected(way)
     try:
         # By hand in place of WITH (FORCE), which came with PostgreSQL 13.
         session.run(
@@ -162,7 +178,12 @@ def _drop(way: Way, name: str) -> None:
         session.close()
 
 
-def _connected(way: Way) -> Connection:
+def connected(way: Way) -> Connection:
+    """A session for statements that may take their time.
+
+    Raises:
+        OpsError: the server does not let us in.
+    """
     session = connect(way.endpoint, way.password or "")
     session.run(["SET standard_conforming_strings = on", "SET statement_timeout = 0"])
     return session

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..compose.container import Container
@@ -65,6 +65,10 @@ class Way:
     endpoint: Endpoint
     password: str | None
     reason: str = ""
+
+    def within(self, database: str) -> Way:
+        """The same way into another database of the server."""
+        return replace(self, endpoint=replace(self.endpoint, database=database))
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,8 @@ def _facts(session: Connection) -> Facts:
         [
             "SELECT current_setting('server_version'), current_setting('server_version_num'),"
             " pg_catalog.pg_database_size(d.oid)::text, pg_catalog.to_jsonb(d)::text,"
-            " pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding)"
+            " pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),"
+            " coalesce(pg_catalog.shobj_description(d.oid, 'pg_database'), '')"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         ]
     )
@@ -213,6 +218,8 @@ def _facts(session: Connection) -> Facts:
         "locale": record.get("datlocale", record.get("daticulocale")),
         "grants": record.get("datacl"),
         "settings": {role: json.loads(text) for role, text in settings},
+        "comment": row[6],
+        "connection_limit": record.get("datconnlimit", -1),
     }
     return Facts(row[0], int(row[1]), int(row[2]), properties, {row[0]: row[1] for row in extensions})
 

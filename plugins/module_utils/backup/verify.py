@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,19 +15,17 @@ from ..compose.sidecar import remove_leftovers
 from ..core.clock import parse_timestamp
 from ..core.errors import InvalidInput, OpsError, Refused
 from ..core.metrics import BACKUP_VERIFIED, Sample
-from ..database.login import connect
 from . import catalog, manifest
 from .catalog import Backup
+from .compare import compare
 from .load import load
 from .manifest import Manifest
 from .options import Database
 from .scratch import drop_leftovers, leftovers, refuse_without_space, scratch_database, scratch_name
-from .session import Way, counts, database_facts, find_way, locate_server, objects
+from .session import Way, database_facts, find_way, locate_server
 from .tools import Effects, drop_passfile
 
 __all__ = ["VerifyPlan", "apply", "plan"]
-
-_MOST_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
             )
             seconds = round(effects.clock.monotonic() - ticks, 3)
             effects.progress.phase("comparing the rows of every table")
-            _compare(way, made)
+            compare(way, made)
     except (OpsError, OSError) as exc:
         state = _state(planned)
         if isinstance(exc, OpsError):
@@ -145,30 +142,3 @@ def _state(planned: VerifyPlan) -> str:
         f"; the next drill drops the scratch database {planned.name}" if left else ", and the scratch one was dropped"
     )
     return f"The database {planned.target.database} itself was not touched{rest}."
-
-
-def _compare(way: Way, made: Manifest) -> None:
-    session = connect(way.endpoint, way.password or "")
-    try:
-        session.run(["SET statement_timeout = 0", "SET row_security = off"])
-        differing = [
-            *_differing("rows of ", counts(session), made.rows),
-            *_differing("", objects(session), made.objects),
-        ]
-    finally:
-        session.close()
-    if differing:
-        more = f" and {len(differing) - _MOST_TOLD} more" if len(differing) > _MOST_TOLD else ""
-        raise OpsError(
-            f"What {made.name} restores is not what its manifest says: {'; '.join(differing[:_MOST_TOLD])}{more}",
-            hint="Do not rely on this backup: make a new one, and verify an older one.",
-        )
-
-
-def _differing(what: str, found: Mapping[str, int], wanted: Mapping[str, int]) -> list[str]:
-    names = sorted(set(found) | set(wanted))
-    return [
-        f"{found.get(name, 0)} {what}{name}, not {wanted.get(name, 0)}"
-        for name in names
-        if found.get(name, 0) != wanted.get(name, 0)
-    ]

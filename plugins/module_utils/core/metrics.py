@@ -24,6 +24,8 @@ __all__ = [
     "BACKUP_VERIFIED",
     "INTERRUPTION",
     "LAST_RUN",
+    "RESTORE_DURATION",
+    "RESTORE_SUCCESS",
     "ROTATED",
     "SUCCESS",
     "Sample",
@@ -42,6 +44,8 @@ BACKUP_SUCCESS = "titan_backup_last_success_timestamp_seconds"
 BACKUP_VERIFIED = "titan_backup_last_verified_timestamp_seconds"
 BACKUP_SIZE = "titan_backup_size_bytes"
 BACKUP_DURATION = "titan_backup_duration_seconds"
+RESTORE_SUCCESS = "titan_restore_last_success_timestamp_seconds"
+RESTORE_DURATION = "titan_restore_last_duration_seconds"
 # The collector wants one text for a metric in all files.
 _HELP = {
     LAST_RUN: "When the operation last ended, well or badly (Unix time).",
@@ -52,6 +56,8 @@ _HELP = {
     BACKUP_VERIFIED: "When a backup of the database was last restored by a drill, with equal counts (Unix time).",
     BACKUP_SIZE: "Size of the last backup of the database.",
     BACKUP_DURATION: "How long the last backup of the database took.",
+    RESTORE_SUCCESS: "When the database was last restored and proved (Unix time).",
+    RESTORE_DURATION: "How long the last restore of the database took.",
 }
 _SAMPLE = re.compile(rf"({'|'.join(_HELP)})(\{{.*\}}) (\S+)")
 

@@ -1,0 +1,58 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a database holds what a manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.errors import OpsError
+from ..database.login import connect
+from .manifest import Manifest
+from .session import Way, counts, objects
+
+__all__ = ["compare", "contents", "differing"]
+
+_MOST_TOLD = 5
+
+
+def compare(way: Way, made: Manifest) -> None:
+    """Compare the rows of every table and the number of all objects.
+
+    Raises:
+        OpsError: something differs.
+    """
+    rows, kinds = contents(way)
+    found = [*differing("rows of ", rows, made.rows), *differing("", kinds, made.objects)]
+    if found:
+        more = f" and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
+        raise OpsError(
+            f"What {made.name} restores is not what its manifest says: {'; '.join(found[:_MOST_TOLD])}{more}",
+            hint="Do not rely on this backup: make a new one, and verify an older one.",
+        )
+
+
+def contents(way: Way) -> tuple[dict[str, int], dict[str, int]]:
+    """The rows of every table, and how many objects of each kind there are.
+
+    Raises:
+        OpsError: the server does not let us.
+    """
+    session = connect(way.endpoint, way.password or "")
+    try:
+        session.run(["SET statement_timeout = 0", "SET row_security = off"])
+        return counts(session), objects(session)
+    finally:
+        session.close()
+
+
+def differing(what: str, found: Mapping[str, int], wanted: Mapping[str, int]) -> list[str]:
+    """One clause for each number that is not as it should be."""
+    names = sorted(set(found) | set(wanted))
+    return [
+        f"{found.get(name, 0)} {what}{name}, not {wanted.get(name, 0)}"
+        for name in names
+        if found.get(name, 0) != wanted.get(name, 0)
+    ]

@@ -1,0 +1,244 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The part of a restore that can be interrupted: what is true now, forward to the end, or back to where it began.
+
+All that it must know is in its journal, so that a later run can do the same. Whether the names were swapped is never
+noted: the server itself tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..compose.sidecar import remove_leftovers
+from ..compose.stack import Stack
+from ..core.clock import wait_for
+from ..core.errors import OpsError
+from ..core.journal import Journal
+from ..database.psql import quote_literal
+from ..health.probe import Probe
+from .options import Database
+from .restore_plan import RestorePlan
+from .scratch import connected
+from .server import Server, awake
+from .siblings import drop_side, kept_mark, side_mark
+from .swap import swap
+from .tools import Effects, drop_passfile
+from .work import drop_work
+from .writers import Writers
+
+__all__ = ["JOURNAL", "Exchange", "begin_record"]
+
+JOURNAL = "db_restore"
+
+
+def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
+    """The journal of a restore that begins."""
+    options, database = planned.options, planned.database
+    own = str(planned.today.properties.get("comment") or "") if planned.today else ""
+    back = planned.back
+    mark = kept_mark(database, planned.ident, planned.what, planned.until, own)
+    return {
+        "utc": stack.clock.utc(),
+        "project": stack.name,
+        "asked": options.asked,
+        "what": planned.what,
+        "ident": planned.ident,
+        "undo": options.undo,
+        "target": asdict(options.target),
+        "there": planned.today is not None,
+        "incoming": planned.incoming,
+        "kept": planned.kept,
+        # comments: of the database in use and of the other one, when swapped and when not
+        "new_comment": back.comment if back else str(planned.properties.get("comment") or ""),
+        "kept_comment": mark,
+        "own_comment": own,
+        "incoming_comment": (
+            kept_mark(database, back.id, back.what, back.until, back.comment)
+            if back
+            else side_mark(database, planned.ident)
+        ),
+        "writers": list(planned.writers),
+        "well": list(planned.well),
+        "stopped": False,
+        "probes": [asdict(probe) for probe in options.probes],
+        "health_timeout": options.health_timeout,
+        "stop_timeout": options.stop_timeout,
+    }
+
+
+class Exchange:
+    """Two databases and the writers: swapped and proved, or as they were.
+
+    Args:
+        stack: the stack.
+        journal: with the record of ``begin_record``.
+        effects: what it acts through.
+
+    Attributes:
+        steps: what was done, in order.
+        proved: what was proved.
+        warnings: what the operator should know.
+    """
+
+    def __init__(self, stack: Stack, journal: Journal, effects: Effects) -> None:
+        record: Mapping[str, Any] = journal.record
+        self._stack = stack
+        self._journal = journal
+        self._effects = effects
+        self.target = Database(**record["target"])
+        stack.known_as(record["project"])
+        self.steps: list[str] = []
+        self.proved: list[str] = []
+        self.warnings: list[str] = []
+        self.writers = Writers(
+            stack,
+            record["writers"],
+            record["well"],
+            [Probe.from_params(entry) for entry in record["probes"]],
+            timeout=record["health_timeout"],
+            stop_timeout=record["stop_timeout"],
+        )
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return self._journal.record
+
+    @property
+    def at(self) -> str:
+        """The step that is under way."""
+        return str(self._record.get("step", "begin"))
+
+    def step(self, name: str, **changes: Any) -> None:
+        """A step begins: on the disk before it does.
+
+        Raises:
+            Cancelled: the run was asked to end.
+            OpsError: the journal cannot be written.
+        """
+        self._stack.clock.heed()
+        self._journal.note(step=name, **changes)
+        self.steps.append(name)
+
+    def swap(self, server: Server) -> None:
+        """From the stop of the writers to the new names."""
+        record, database = self._record, self.target.database
+        if self.writers.services:
+            self.step("stop the writers", stopped=True)
+            self.writers.stop()
+        self.step("swap the names")
+        names = {record["incoming"]: database}
+        comments = {database: record["new_comment"]}
+        if record["there"]:
+            names = {database: record["kept"], **names}
+            comments[record["kept"]] = record["kept_comment"]
+        swap(server.admin, names, comments)
+
+    def finish(self) -> None:
+        """From the new names to the proof; the journal ends.
+
+        Raises:
+            OpsError: the proof failed.
+        """
+        if self._record["stopped"]:
+            self._note("start the writers")
+            self.writers.start()
+        self._note("prove")
+        server = awake(self._stack, self.target, timeout=self._record["health_timeout"])
+        if not self.swapped(server):
+            raise OpsError(f"The database {self.target.database} is not the new one")
+        if self._record["stopped"]:
+            proved, warnings = self.writers.prove()
+            self.proved += proved
+            self.warnings += warnings
+        self._journal.end()
+
+    def swapped(self, server: Server) -> bool:
+        """Whether the names are the new ones, by the server's own word.
+
+        Raises:
+            OpsError: it does not answer, or there is neither the one nor the other.
+        """
+        record, database = self._record, self.target.database
+        with contextlib.closing(connected(server.admin)) as session:
+            wanted = ", ".join(quote_literal(str(name)) for name in (database, record["kept"] or database))
+            names = {
+                name
+                for (name,) in session.run([f"SELECT datname FROM pg_catalog.pg_database WHERE datname IN ({wanted})"])
+            }
+        if not record["there"]:
+            return database in names
+        if database not in names:
+            raise OpsError(
+                f"The server has no database {database}: somebody has renamed or dropped it since",
+                hint=f"Rename the right one ({record['kept']} or {record['incoming']}) to {database} by hand.",
+            )
+        return record["kept"] in names
+
+    def undo(self) -> None:
+        """Everything as it was before, by what is true now; the journal ends. May be repeated.
+
+        Raises:
+            OpsError: it is not, and the journal stays.
+        """
+        stack, record = self._stack, self._record
+        with contextlib.suppress(OpsError):  # a full disk must not keep the writers from starting again
+            self._note("undo")
+        self._await_docker()
+        server = awake(stack, self.target, timeout=record["health_timeout"])
+        remove_leftovers(stack.engine, server.container)
+        drop_passfile(self._effects, server.container)
+        drop_work(self._effects)
+        database = self.target.database
+        if self.swapped(server):
+            self.writers.stop()
+            names = {database: record["incoming"]}
+            comments = {record["incoming"]: record["incoming_comment"]}
+            if record["there"]:
+                names[record["kept"]] = database
+                comments[database] = record["own_comment"]
+            swap(server.admin, names, comments)
+        if record["stopped"]:
+            self.writers.start()
+        if not record["undo"]:
+            drop_side(server.admin, database, record["ident"])
+        if record["stopped"]:
+            self.warnings += self.writers.prove()[1]
+        self._journal.end()
+
+    def recover(self) -> str:
+        """What an interrupted run has left: finished where the names are the new ones and all is well, else undone.
+
+        Returns:
+            "finished" or "undone".
+
+        Raises:
+            OpsError: none was possible; the journal stays.
+        """
+        self._await_docker()
+        server = awake(self._stack, self.target, timeout=self._record["health_timeout"])
+        if self.swapped(server):
+            with contextlib.suppress(OpsError):  # it is not well with the new one: back to the old one
+                self.finish()
+                return "finished"
+        self.undo()
+        return "undone"
+
+    def _note(self, name: str) -> None:
+        """A step that nothing may hold up any more."""
+        self._journal.note(step=name)
+        self.steps.append(name)
+
+    def _await_docker(self) -> None:
+        clock, engine = self._stack.clock, self._stack.engine
+        timeout = self._record["health_timeout"]
+        if wait_for(lambda: engine.answers() or None, timeout=timeout, clock=clock, interval=0.2) is None:
+            raise OpsError(
+                f"The Docker Engine did not come back within {timeout:g} seconds",
+                hint="Start it (systemctl start docker), and run recover.yml.",
+            )

@@ -1,0 +1,359 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A restore (runbook 4.3), and its undo: into a database beside the real one, proved, and only then in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import Any, Callable
+
+from ..compose.sidecar import remove_leftovers
+from ..compose.stack import Stack
+from ..core.errors import NOTHING_CHANGED, OpsError, Refused
+from ..core.history import Recovered
+from ..core.journal import Journal
+from ..core.lock import held_by
+from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
+from .compare import contents, differing
+from .exchange import JOURNAL, Exchange, begin_record
+from .load import load
+from .restore_options import RestoreOptions
+from .restore_plan import RestorePlan, plan
+from .scratch import connected, drop_database
+from .session import Way
+from .siblings import create_side, drop_expired, utc
+from .source import Source
+from .tools import Cancelled, Effects, drop_passfile
+from .work import drop_work, work_directory
+
+__all__ = ["JOURNAL", "interrupted", "recover", "restore"]
+
+_MOST_TOLD = 5
+_NO_ROLE = re.compile(r'role "([^"]+)" does not exist')
+_AGAIN = "Mend the cause, and run the same playbook again: it begins by recovering."
+
+
+def effects_of(stack: Stack, cancelled: Callable[[], bool] = lambda: False) -> Effects:
+    """What the backups act through, in this stack."""
+    return Effects(stack.engine, stack.options.docker_host, stack.clock, cancelled=cancelled, redact=stack.redact)
+
+
+def interrupted(stack: Stack) -> bool:
+    """Whether an earlier restore left its journal."""
+    return Journal(stack.options.state_path, JOURNAL).load() is not None
+
+
+def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mode: bool) -> dict[str, Any]:
+    """The whole operation: recover an interrupted one, plan, and apply when that is wanted and confirmed.
+
+    Returns:
+        What the module returns (its documentation, "Return values").
+
+    Raises:
+        OpsError: refused or failed; the message says what state the host is in.
+    """
+    warnings: list[str] = []
+    dry = check_mode or options.confirm is None
+    recovered, asked = None, None
+    if dry and interrupted(stack):
+        busy = held_by(stack.options.lock_file) if check_mode else None
+        warnings.append(
+            f"An operation is under way, so that this plan may not hold: {busy}"
+            if busy
+            else "An interrupted restore was found: a real run finishes or undoes it first."
+        )
+    elif not dry:
+        recovered, asked = _recovered(stack, effects)
+        if recovered:
+            warnings.append(f"An interrupted restore was found and {recovered} first.")
+    result: dict[str, Any] = {"confirmed": options.confirm is not None, "recovered": recovered, "warnings": warnings}
+    if recovered == "finished" and asked == options.asked:
+        return {**result, "changed": True, "database": options.target.database, "steps": []}
+    try:
+        planned = plan(stack, options, cancelled=effects.cancelled)
+        warnings += planned.warnings
+        result.update(_told(planned))
+        if not dry:
+            result.update(_apply(stack, planned, effects, warnings))
+    except OpsError as exc:
+        exc.facts["warnings"] = warnings
+        if exc.state is None and "rolled_back" not in exc.facts:
+            exc.state = NOTHING_CHANGED
+        if exc.state == NOTHING_CHANGED and recovered:
+            exc.state = f"An interrupted restore was {recovered} by this run; beyond that nothing was changed"
+        raise
+    return {"changed": options.confirm is not None, **result}
+
+
+def recover(stack: Stack, effects: Effects | None = None) -> str | None:
+    """Finish or undo an interrupted restore, if there is one.
+
+    Returns:
+        "finished", "undone", or None when there was nothing to do.
+
+    Raises:
+        OpsError: none was possible; the journal stays.
+    """
+    return _recovered(stack, effects or effects_of(stack))[0]
+
+
+def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
+    """How, and what the interrupted one was asked for."""
+    journal = Journal(stack.options.state_path, JOURNAL)
+    record = journal.load()
+    if record is None:
+        journal.end()
+        return None, None
+    exchange = Exchange(stack, journal, effects)
+    try:
+        how = exchange.recover()
+    except Exception as exc:
+        told = exc if isinstance(exc, OpsError) else OpsError(f"{type(exc).__name__}: {exc}")
+        raise OpsError(
+            f"An interrupted restore of {exchange.target.database} was found and could not be undone: {told.msg}",
+            state=_half_done(journal),
+            hint=told.hint or _AGAIN,
+            facts={**told.facts, "rolled_back": False},
+        ) from exc
+    stack.recovered.append(Recovered("restore", "", how))
+    return how, str(record.get("asked"))
+
+
+def _half_done(journal: Journal) -> str:
+    writers = ", ".join(journal.record.get("writers", ())) or "no service"
+    return f"The journal {journal.path} has what is needed to finish or undo it; until then stopped may be: {writers}"
+
+
+def _told(planned: RestorePlan) -> dict[str, Any]:
+    """The plan as a result shows it."""
+    source, rows = planned.source, planned.rows
+    told: dict[str, Any] = {
+        "database": planned.database,
+        "undo": planned.options.undo,
+        "what": planned.what,
+        "backup": None,
+        "rows": None if rows is None else sum(rows.values()),
+        "tables": None if rows is None else len(rows),
+        "today": (
+            {
+                "rows": sum(planned.today_rows.values()),
+                "tables": len(planned.today_rows),
+                "size_bytes": planned.today.size_bytes,
+            }
+            if planned.today
+            else None
+        ),
+        "differences": planned.differences(rows),
+        "writers": list(planned.writers),
+        "kept": planned.kept,
+        "kept_until": utc(planned.until) if planned.kept else None,
+        "needed_bytes": planned.needed_bytes,
+        "steps": planned.steps(),
+        "dropped": list(planned.expired),
+        "tidied": list(planned.left),
+        "diff": planned.diff(),
+    }
+    if source:
+        backup = source.backup
+        told["backup"] = {
+            "name": backup.name,
+            "path": backup.path,
+            "size_bytes": backup.size_bytes,
+            "kind": source.kind,
+            "time": utc(backup.moment),
+            "age_seconds": max(0, round(planned.moment - backup.moment)),
+            "manifest": not source.foreign,
+            "verified": source.made.verified,
+        }
+    return told
+
+
+def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[str]) -> dict[str, Any]:
+    clock, server, database = stack.clock, planned.server, planned.database
+    began = clock.monotonic()
+    tidied = remove_leftovers(effects.engine, server.container)
+    drop_passfile(effects, server.container)
+    drop_work(effects)
+    for name in planned.left:
+        drop_database(server.admin, name)
+    dropped = drop_expired(server.admin, database, planned.moment)
+    journal = Journal(stack.options.state_path, JOURNAL)
+    try:
+        journal.begin(begin_record(stack, planned))
+    except OpsError as exc:
+        journal.end()
+        raise Refused(f"The restore of {database} was not begun: {exc.msg}", hint=exc.hint) from exc
+    exchange = Exchange(stack, journal, effects)
+    proved: list[str] = []
+    rows: dict[str, int] | None = None
+    seconds = None
+    try:
+        with clock.interrupted_by(lambda: _heed(effects)):
+            if planned.source:
+                rows, seconds = _load(planned, planned.source, effects, exchange, proved, warnings)
+            exchange.swap(server)
+        exchange.finish()
+    except Exception as exc:  # whatever it is, no half of it must stay
+        raise _undone(exchange, planned, journal, exc) from exc
+    kept_rows = {} if planned.kept is None else contents(server.admin.within(planned.kept))[0]
+    ended = clock.now()
+    return {
+        "changed": True,
+        **_lost(planned, rows if rows is not None else planned.back_rows, kept_rows),
+        "steps": exchange.steps,
+        "proved": [*proved, *exchange.proved],
+        "interruption": exchange.writers.interruption(),
+        "restore_seconds": seconds,
+        "seconds": round(clock.monotonic() - began, 3),
+        "dropped": dropped,
+        "tidied": [*planned.left, *tidied],
+        "warnings": [*warnings, *exchange.warnings],
+        "about": {"backup": planned.what, "kept": planned.kept},
+        "samples": _samples(planned, ended, clock.monotonic() - began),
+    }
+
+
+def _samples(planned: RestorePlan, ended: float, seconds: float) -> list[Sample]:
+    """An undo is no restore."""
+    database = {"database": planned.database}
+    both = [Sample(RESTORE_SUCCESS, database, ended), Sample(RESTORE_DURATION, database, seconds)]
+    return both if planned.source else []
+
+
+def _heed(effects: Effects) -> None:
+    if effects.cancelled():
+        raise Cancelled("The run was asked to end")
+
+
+def _lost(planned: RestorePlan, rows: dict[str, int] | Any, kept_rows: dict[str, int]) -> dict[str, Any]:
+    """What is in the old database as it was at the swap, and what in the new one."""
+    names = sorted(set(rows) | set(kept_rows))
+    return {
+        "rows": sum(rows.values()),
+        "tables": len(rows),
+        "differences": {
+            name: {"backup": rows.get(name, 0), "today": kept_rows.get(name, 0)}
+            for name in names
+            if planned.kept and rows.get(name, 0) != kept_rows.get(name, 0)
+        },
+    }
+
+
+def _load(
+    planned: RestorePlan,
+    source: Source,
+    effects: Effects,
+    exchange: Exchange,
+    proved: list[str],
+    warnings: list[str],
+) -> tuple[dict[str, int], float]:
+    """The new database, loaded and compared; nobody knows of it yet. Gives its rows, and how long loading took."""
+    options, server = planned.options, planned.server
+    exchange.step("create the new database")
+    way = create_side(server.admin, planned.database, planned.ident, planned.properties)
+    exchange.step("load")
+    began = effects.clock.monotonic()
+    with work_directory(effects) as pipes:
+        try:
+            load(
+                effects,
+                server.container,
+                way,
+                source.backup,
+                source.made,
+                port=options.target.port,
+                jobs=options.jobs,
+                timeout=options.timeout,
+                through=source.through,
+                pipes=pipes,
+            )
+        except OpsError as exc:
+            role = _NO_ROLE.search(exc.msg)
+            if role:
+                raise OpsError(exc.msg, hint=f"Create the role first (CREATE ROLE {role[1]};), and run again.") from exc
+            raise
+    seconds = round(effects.clock.monotonic() - began, 3)
+    exchange.step("compare")
+    rows = _compare(planned, source, way, proved, warnings)
+    exchange.step("analyse")
+    # Without statistics its first hours would be slow ones.
+    with contextlib.closing(connected(way)) as session:
+        session.run(["ANALYZE"])
+    return rows, seconds
+
+
+def _compare(planned: RestorePlan, source: Source, way: Way, proved: list[str], warnings: list[str]) -> dict[str, int]:
+    rows, kinds = contents(way)
+    name, made = source.backup.name, source.made
+    wrong: list[str] = []
+    if not source.foreign:
+        wrong = [*differing("rows of ", rows, made.rows), *differing("", kinds, made.objects)]
+        proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, and every object, as the manifest says")
+    elif source.rows is not None:
+        # a table that the dump makes and has no data for is empty, and that is no difference
+        wrong = differing("rows of ", {item: rows.get(item, 0) for item in source.rows}, source.rows)
+        proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, as many as the file holds; it has no manifest")
+    else:
+        proved.append(f"pg_restore has read the archive to its end: {sum(rows.values())} rows of {len(rows)} tables")
+    if wrong:
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        of = "its manifest says" if not source.foreign else "the file holds"
+        raise OpsError(
+            f"What {name} restores is not what {of}: {'; '.join(wrong[:_MOST_TOLD])}{more}",
+            hint="Do not rely on this backup: restore an older one.",
+        )
+    missing = sorted(set(planned.today_rows) - set(rows))
+    if source.foreign and missing and not planned.options.partial:
+        told = ", ".join(missing[:_MOST_TOLD]) + (
+            f" and {len(missing) - _MOST_TOLD} more" * (len(missing) > _MOST_TOLD)
+        )
+        raise OpsError(
+            f"{name} lacks {len(missing)} of the tables that {planned.database} has now: {told}",
+            hint="titan-brain empties a database that is not whole. If this is what you want, say partial=true.",
+        )
+    return rows
+
+
+def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exception) -> OpsError:
+    """Undo after a failure; the error to raise says how that went."""
+    failure = exc if isinstance(exc, OpsError) else OpsError(_words(exc))
+    failed_at, stopped = exchange.at, bool(journal.record.get("stopped"))
+    verb = "undo" if planned.options.undo else "restore"
+    try:
+        exchange.undo()
+    except Exception as second:
+        return OpsError(
+            f'The {verb} of {planned.database} failed at "{failed_at}": {failure.msg.rstrip(".")}. '
+            f"Undoing it failed, too: {second.msg if isinstance(second, OpsError) else _words(second)}",
+            state=_half_done(journal),
+            hint=(second.hint if isinstance(second, OpsError) else None) or _AGAIN,
+            facts={**failure.facts, "rolled_back": False},
+        )
+    state = f"The database {planned.database} is the one from before"
+    if stopped:
+        state += f", and {', '.join(planned.writers)} was stopped for a while and runs with it again"
+    else:
+        state += ", which was not touched, and no service was stopped"
+    if planned.source:
+        state += "; the new database was dropped"
+    return OpsError(
+        f'The {verb} of {planned.database} failed at "{failed_at}": {failure.msg}',
+        state=state,
+        hint=failure.hint or "Mend the cause and run again.",
+        facts={
+            **failure.facts,
+            "rolled_back": True,
+            "steps": exchange.steps,
+            "interruption": exchange.writers.interruption() if stopped else {},
+        },
+    )
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, OSError):
+        return f"{exc.strerror or exc}" + (f" ({os.fspath(exc.filename)})" if exc.filename else "")
+    return f"Unexpected error {type(exc).__name__}"

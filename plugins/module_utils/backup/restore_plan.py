@@ -1,0 +1,311 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a restore, or its undo, would do, and what forbids it; changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ..compose.stack import Stack
+from ..core.errors import InvalidInput, Refused
+from ..database.login import Connection
+from ..database.psql import quote_literal
+from .compare import contents
+from .restore_options import RestoreOptions
+from .scratch import connected, refuse_without_space
+from .server import Server, reach
+from .session import Facts, database_facts
+from .siblings import Kept, kept_databases, kept_name, missing_roles, side_databases, side_name, utc
+from .source import Source, find_source
+from .writers import running
+
+__all__ = ["RestorePlan", "plan"]
+
+_DAY = 86400
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What a restore would do.
+
+    Attributes:
+        options: what was asked for.
+        ident: what the names of its databases have in common.
+        server: the server.
+        today: what the database is; None where there is none.
+        today_rows: its rows by table.
+        source: what is restored; None for an undo.
+        back: the old database that an undo takes back.
+        back_rows: its rows by table.
+        properties: of the new database, what a dump does not hold.
+        writers: the services that are stopped.
+        well: those of them that are well.
+        expired: old databases that are dropped before.
+        left: databases that interrupted restores have left, and that are dropped before.
+        needed_bytes: the room that is asked for.
+        warnings: what the operator should know.
+        moment: when it was made, seconds since the epoch.
+    """
+
+    options: RestoreOptions
+    ident: str
+    server: Server
+    today: Facts | None
+    today_rows: Mapping[str, int]
+    source: Source | None
+    back: Kept | None
+    back_rows: Mapping[str, int]
+    properties: Mapping[str, Any]
+    writers: tuple[str, ...]
+    well: tuple[str, ...]
+    expired: tuple[str, ...]
+    left: tuple[str, ...]
+    needed_bytes: int
+    warnings: tuple[str, ...]
+    moment: float
+
+    @property
+    def database(self) -> str:
+        """The database that is replaced."""
+        return self.options.target.database
+
+    @property
+    def incoming(self) -> str:
+        """The database that takes its name."""
+        return self.back.name if self.back else side_name(self.database, self.ident)
+
+    @property
+    def kept(self) -> str | None:
+        """What it is called from then on; None where there is none."""
+        return kept_name(self.database, self.ident) if self.today else None
+
+    @property
+    def until(self) -> float:
+        """When that may be dropped, seconds since the epoch."""
+        return self.moment + self.options.keep_days * _DAY
+
+    @property
+    def what(self) -> str:
+        """What takes the database's place, in words."""
+        return self.source.backup.name if self.source else f"the undo, with {self.incoming}"
+
+    @property
+    def rows(self) -> Mapping[str, int] | None:
+        """The rows of what comes, by table, as far as they are known."""
+        return self.source.rows if self.source else self.back_rows
+
+    def differences(self, rows: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
+        """The tables that have another number of rows than today's."""
+        if rows is None:
+            return {}
+        names = sorted(set(rows) | set(self.today_rows))
+        return {
+            name: {"backup": rows.get(name, 0), "today": self.today_rows.get(name, 0)}
+            for name in names
+            if rows.get(name, 0) != self.today_rows.get(name, 0)
+        }
+
+    def steps(self) -> list[str]:
+        """The steps, in order."""
+        load = ["create the new database", "load", "compare", "analyse"] if self.source else []
+        stop, start = (["stop the writers"], ["start the writers"]) if self.writers else ([], [])
+        return [*load, *stop, "swap the names", *start, "prove"]
+
+    def diff(self) -> dict[str, str]:
+        """Before and after."""
+        told = _rows_of(self.today_rows) if self.today else "is not there"
+        before = f"{self.database}: {told}\n" + (f"{self.incoming}: kept\n" if self.back else "")
+        rows = "rows not counted yet" if self.rows is None else _rows_of(self.rows)
+        after = f"{self.database}: {rows}, from {self.what}\n"
+        if self.kept:
+            after += f"{self.kept}: {told}, kept until {utc(self.until)}\n"
+        return {"before": before, "after": after}
+
+
+def _rows_of(rows: Mapping[str, int]) -> str:
+    return f"{sum(rows.values())} rows of {len(rows)} tables"
+
+
+def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]) -> RestorePlan:
+    """Look at everything that a restore needs; changes nothing.
+
+    Raises:
+        InvalidInput: there is no such backup, or it is not one.
+        Refused: the server or the stack cannot have it restored as things are.
+        OpsError: the database cannot be reached.
+    """
+    target, database = options.target, options.target.database
+    if not options.undo and options.backup is None:
+        find_source(options.directory, "", cancelled=cancelled)  # says which there are
+    services = _services(stack, options)
+    server = reach(stack, target)
+    source = None if options.undo else find_source(options.directory, str(options.backup), cancelled=cancelled)
+    moment = stack.clock.now()
+    with contextlib.closing(connected(server.admin)) as session:
+        names = {name for (name,) in session.run(["SELECT datname FROM pg_catalog.pg_database"])}
+        kept = kept_databases(session, database)
+        back = _to_take_back(options, kept) if options.undo else None
+        _refuse_if_not_allowed(session, database, names)
+        today = database_facts(server.admin.within(database)) if database in names else None
+        properties = _properties(today, source)
+        if source:
+            _refuse_missing_roles(session, source, properties)
+        expired = [item for item in kept if item.until <= moment and item is not back]
+        room = sum(_size(session, item.name) for item in expired)
+        warnings = _warnings(session, options, source, today, server)
+        left = side_databases(session, database)
+    if options.undo and today is None:
+        warnings.append(f"There is no database {database}: nothing is kept of it")
+    needed = 0 if source is None else _needed(source, today, options, room)
+    refuse_without_space(server.admin, server.container, needed)
+    active, well = running(stack, services)
+    warnings += _told_of_writers(services, active, well)
+    today_rows = contents(server.admin.within(database))[0] if today else {}
+    back_rows = contents(server.admin.within(back.name))[0] if back else {}
+    return RestorePlan(
+        options=options,
+        ident=_free_ident(database, moment, names),
+        server=server,
+        today=today,
+        today_rows=today_rows,
+        source=source,
+        back=back,
+        back_rows=back_rows,
+        properties=properties,
+        writers=tuple(active),
+        well=tuple(well),
+        expired=tuple(item.name for item in expired),
+        left=tuple(left),
+        needed_bytes=needed,
+        warnings=tuple(warnings),
+        moment=moment,
+    )
+
+
+def _services(stack: Stack, options: RestoreOptions) -> list[str]:
+    """The writers, by service."""
+    services = list(dict.fromkeys(stack.resolve(name) for name in options.writers))
+    if stack.resolve(options.target.service) in services:
+        raise InvalidInput(f"{options.target.service} is the database itself, which must run while its name is swapped")
+    return services
+
+
+def _to_take_back(options: RestoreOptions, kept: list[Kept]) -> Kept:
+    if not kept:
+        raise Refused(
+            f"There is nothing to undo: no database from before a restore of {options.target.database} is kept"
+        )
+    if options.kept is None:
+        return kept[0]
+    found = next((item for item in kept if item.name == options.kept), None)
+    if found is None:
+        known = ", ".join(item.name for item in kept)
+        raise InvalidInput(f"There is no kept database {options.kept}; there is: {known}")
+    return found
+
+
+def _refuse_if_not_allowed(session: Connection, database: str, names: set[str]) -> None:
+    """What PostgreSQL would only say when the writers stand still."""
+    [(superuser, creates, standby, owns)] = session.run(
+        [
+            "SELECT r.rolsuper, r.rolcreatedb, pg_catalog.pg_is_in_recovery(),"
+            f" (SELECT pg_catalog.pg_has_role(datdba, 'MEMBER') FROM pg_catalog.pg_database WHERE datname ="
+            f" {quote_literal(database)}) FROM pg_catalog.pg_roles r WHERE r.rolname = current_user"
+        ]
+    )
+    if standby == "True":
+        raise Refused("The server is a standby, which takes no change", hint="Restore on the primary.")
+    if superuser != "True" and not (creates == "True" and (database not in names or owns == "True")):
+        raise Refused(
+            f"The role may not rename {database} and create another: it wants to own it, and have CREATEDB",
+            hint="Name another role, or grant it that.",
+        )
+    prepared = session.run(
+        [f"SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = {quote_literal(database)} ORDER BY 1"]
+    )
+    if prepared:
+        raise Refused(
+            f"{database} has prepared transactions, with which it cannot be renamed: "
+            + ", ".join(gid for (gid,) in prepared),
+            hint="Commit them or roll them back (COMMIT PREPARED, ROLLBACK PREPARED).",
+        )
+
+
+def _properties(today: Facts | None, source: Source | None) -> dict[str, Any]:
+    """What the dump does not hold: the manifest's, else today's."""
+    known = dict(today.properties) if today else {}
+    made = dict(source.made.properties) if source else {}
+    if made.get("encoding"):  # these go together
+        for name in ("encoding", "collate", "ctype", "provider", "locale"):
+            known.pop(name, None)
+    return {**known, **made}
+
+
+def _refuse_missing_roles(session: Connection, source: Source, properties: Mapping[str, Any]) -> None:
+    missing = missing_roles(session, properties)
+    if missing:
+        raise Refused(
+            f"The server lacks roles that {source.backup.name} wants: {', '.join(missing)}",
+            hint="Create them (CREATE ROLE ...), and run again.",
+        )
+
+
+def _size(session: Connection, name: str) -> int:
+    [(size,)] = session.run([f"SELECT pg_catalog.pg_database_size({quote_literal(name)})"])
+    return int(size)
+
+
+def _needed(source: Source, today: Facts | None, options: RestoreOptions, room: int) -> int:
+    size = max(today.size_bytes if today else 0, source.raw_bytes)
+    return max(0, round(size * options.space_margin) - room)
+
+
+def _free_ident(database: str, moment: float, names: set[str]) -> str:
+    """The moment, or the next one after it of which there is no database yet."""
+    while True:
+        ident = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y%m%d%H%M%S")
+        if not {side_name(database, ident), kept_name(database, ident)} & names:
+            return ident
+        moment += 1
+
+
+def _warnings(
+    session: Connection, options: RestoreOptions, source: Source | None, today: Facts | None, server: Server
+) -> list[str]:
+    warnings = []
+    database = options.target.database
+    if server.admin.password is None:
+        warnings.append(f"The restore goes through the container's own socket. {server.admin.reason}")
+    if source is not None:
+        made = source.made
+        if made.database not in ("", database):
+            warnings.append(f"{source.backup.name} is a backup of another database, {made.database}")
+        if source.foreign:
+            warnings.append(
+                f"{source.backup.name} has no manifest: that it is whole is known from itself alone, and nothing tells "
+                "which rows it ought to hold"
+            )
+        [(here,)] = session.run(["SELECT current_setting('server_version_num')"])
+        there = re.match(r"\d+", made.server_version)
+        if there and int(there[0]) > int(here) // 10000:
+            warnings.append(f"{source.backup.name} comes from a newer server ({made.server_version})")
+    slots = session.run(
+        [f"SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = {quote_literal(database)} ORDER BY 1"]
+    )
+    if today and slots:
+        told = ", ".join(name for (name,) in slots)
+        warnings.append(f"Logical replication slots stay with the old database: {told}")
+    return warnings
+
+
+def _told_of_writers(services: list[str], active: list[str], well: list[str]) -> list[str]:
+    warnings = [f"{name} does not run, and stays so" for name in services if name not in active]
+    warnings += [f"{name} is not well now, and need not be after it" for name in active if name not in well]
+    return warnings
