@@ -162,6 +162,13 @@ removed:
   returned: success
   type: list
   elements: str
+dropped:
+  description:
+    - Databases from before a restore (M(titan.ops.db_restore)) whose time was over, and that were (would be) dropped.
+    - Not after a backup with a label.
+  returned: success, O(state=present)
+  type: list
+  elements: str
 tidied:
   description: What a killed run had left, and was removed (in check mode, would be).
   returned: success, O(state=present)
@@ -206,6 +213,7 @@ def operation(context: Context) -> dict:
     result = {
         "removed": list(planned.removed),
         "tidied": list(planned.leftovers),
+        "dropped": list(planned.expired),
         "warnings": list(planned.warnings),
     }
     if not context.check_mode:

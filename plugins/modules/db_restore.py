@@ -251,12 +251,15 @@ hint:
   type: str
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.titan.ops.plugins.module_utils.backup.restore import effects_of, restore
+from ansible_collections.titan.ops.plugins.module_utils.backup.restore import JOURNAL, effects_of, restore
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.database.server import Server
+from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_others
 
 
 def operation(context: Context) -> dict:
@@ -264,6 +267,8 @@ def operation(context: Context) -> dict:
     options = RestoreOptions.from_params(context.params, context.options().project_src)
     stack = context.open(read=False)  # an interrupted restore is recovered whatever the files say by now
     effects = effects_of(stack, lambda: context.cancelled)
+    dry = context.check_mode or options.confirm is None
+    recover_others(stack, JOURNAL, check_mode=dry, connector=functools.partial(Server, runner=context.runner))
     return restore(stack, options, effects, check_mode=context.check_mode)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rotation_recover
-short_description: Finish or undo an interrupted rotation
+short_description: Finish or undo an interrupted rotation or restore
 version_added: 0.1.0
 author:
   - Titan Ops (@titan-ops)
 description:
   - A rotation that was killed leaves a journal. This finishes or undoes it, whichever is nearer by what is true now.
     Where there is none it does nothing.
-  - M(titan.ops.hmac_rotate) and M(titan.ops.pg_password) begin with the same. This module does not rotate after it.
+  - The same for a restore of the database (M(titan.ops.db_restore)).
+  - M(titan.ops.hmac_rotate), M(titan.ops.pg_password) and M(titan.ops.db_restore) begin with the same. This module does
+    nothing after it.
 extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
@@ -36,7 +38,7 @@ EXAMPLES = r"""
 RETURN = r"""
 recovered:
   description:
-    - What was done, by the kind of rotation; V(finished), V(undone), or V(superseded) when all holders have been given
+    - What was done, by the kind of operation; V(finished), V(undone), or V(superseded) when all holders have been given
       another value by hand since.
     - In check mode V(interrupted), or V(under way) while another operation holds the host's lock.
   returned: success
@@ -66,7 +68,7 @@ def operation(context: Context) -> dict:
 
 def main() -> None:
     spec = {"lost_password": {"type": "bool", "default": False, "no_log": False}}
-    run_module(spec, operation, mutates="recover an interrupted rotation", history="recover")
+    run_module(spec, operation, mutates="recover an interrupted operation", history="recover")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ def main(
     _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
         _say(out, f"removed: {name}")
+    for name in told["dropped"]:
+        _say(out, f"dropped, from before a restore: {name}")
     return OK
 
 

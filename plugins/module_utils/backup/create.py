@@ -19,6 +19,7 @@ from ..compose.sidecar import remove_leftovers
 from ..core.clock import parse_timestamp
 from ..core.errors import InvalidInput, OpsError, Refused
 from ..core.files import ensure_private_dir, fsync_dir
+from ..core.journal import interrupted_operations
 from ..core.metrics import BACKUP_DURATION, BACKUP_SIZE, BACKUP_SUCCESS, Sample
 from ..database.login import Connection
 from . import catalog, manifest
@@ -28,6 +29,7 @@ from .naming import named, nightly, suffix
 from .options import BackupOptions
 from .retention import Item, decide
 from .session import Facts, Way, counts, database_facts, find_way, locate_server, objects, open_session
+from .siblings import RESTORE, drop_expired, expired_databases
 from .tools import Effects, drop_passfile
 
 __all__ = ["BackupPlan", "apply", "plan"]
@@ -51,6 +53,7 @@ class BackupPlan:
         needed_bytes: the free space that it should find.
         expected_bytes: what pg_dump will about write.
         warnings: what the operator should know.
+        expired: databases from before a restore that need not be kept any longer, by name.
     """
 
     options: BackupOptions
@@ -64,6 +67,7 @@ class BackupPlan:
     needed_bytes: int
     expected_bytes: int
     warnings: tuple[str, ...]
+    expired: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -103,6 +107,10 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
     ]
     if way.password is None:
         warnings.append(f"The backup is made through the container's own socket. {way.reason}")
+    half_done = RESTORE in interrupted_operations(stack.state_path)
+    if half_done:
+        warnings.append(f"An interrupted restore of {target.database} was found: run recover.yml to finish or undo it")
+    clears = options.label is None and not half_done
     return BackupPlan(
         options,
         name,
@@ -115,6 +123,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         needed,
         _expected(options, mine, facts),
         tuple(warnings),
+        tuple(expired_databases(way, target.database, effects.clock.now())) if clears else (),
     )
 
 
@@ -229,7 +238,9 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     except (OpsError, OSError) as exc:
         raise _failed(exc, options.directory) from exc
     removed, warnings = _retain(planned)
-    return {**_told(planned, made, record), "removed": removed, "tidied": tidied, "warnings": warnings}
+    dropped = _drop_expired(planned, effects, warnings)
+    told = {"removed": removed, "tidied": tidied, "dropped": dropped, "warnings": warnings}
+    return {**_told(planned, made, record), **told}
 
 
 def _publish(planned: BackupPlan, made: Dumped, record: manifest.Manifest) -> None:
@@ -274,6 +285,17 @@ def _retain(planned: BackupPlan) -> tuple[list[str], list[str]]:
             except OpsError as exc:
                 warnings.append(f"The new backup is whole, but an old one stays: {exc.msg}")
     return sorted(removed), warnings
+
+
+def _drop_expired(planned: BackupPlan, effects: Effects, warnings: list[str]) -> list[str]:
+    """Drop what restores have kept for long enough."""
+    if not planned.expired:
+        return []
+    try:
+        return drop_expired(planned.way, planned.options.target.database, effects.clock.now())
+    except OpsError as exc:
+        warnings.append(f"The new backup is whole, but a database from before a restore stays: {exc.msg}")
+        return []
 
 
 def _told(planned: BackupPlan, made: Dumped, record: manifest.Manifest) -> dict[str, Any]:

@@ -26,15 +26,20 @@ from .options import Database
 from .restore_plan import RestorePlan
 from .scratch import connected
 from .server import Server, awake
-from .siblings import drop_side, kept_mark, side_mark
+from .siblings import RESTORE, drop_side, kept_mark, side_mark
 from .swap import swap
 from .tools import Effects, drop_passfile
 from .work import drop_work
 from .writers import Writers
 
-__all__ = ["JOURNAL", "Exchange", "begin_record"]
+__all__ = ["JOURNAL", "Exchange", "begin_record", "journal_of"]
 
-JOURNAL = "db_restore"
+JOURNAL = RESTORE
+
+
+def journal_of(stack: Stack, *, undo: bool = False) -> Journal:
+    """The journal of a restore, or of its undo: one of both is under way at a time."""
+    return Journal(stack.options.state_path, JOURNAL, "restore_undo" if undo else "restore")
 
 
 def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
@@ -45,6 +50,7 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
     mark = kept_mark(database, planned.ident, planned.what, planned.until, own)
     return {
         "utc": stack.clock.utc(),
+        "began": stack.began,
         "project": stack.name,
         "asked": options.asked,
         "what": planned.what,
@@ -156,7 +162,7 @@ class Exchange:
             proved, warnings = self.writers.prove()
             self.proved += proved
             self.warnings += warnings
-        self._journal.end()
+        self._journal.conclude("finished", ended=self._stack.clock.now())
 
     def swapped(self, server: Server) -> bool:
         """Whether the names are the new ones, by the server's own word.
@@ -209,7 +215,7 @@ class Exchange:
             drop_side(server.admin, database, record["ident"])
         if record["stopped"]:
             self.warnings += self.writers.prove()[1]
-        self._journal.end()
+        self._journal.conclude("undone", ended=self._stack.clock.now())
 
     def recover(self) -> str:
         """What an interrupted run has left: finished where the names are the new ones and all is well, else undone.

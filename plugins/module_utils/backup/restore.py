@@ -19,7 +19,7 @@ from ..core.journal import Journal
 from ..core.lock import held_by
 from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
 from .compare import contents, differing
-from .exchange import JOURNAL, Exchange, begin_record
+from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
 from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, plan
@@ -30,7 +30,7 @@ from .source import Source
 from .tools import Cancelled, Effects, drop_passfile
 from .work import drop_work, work_directory
 
-__all__ = ["JOURNAL", "interrupted", "recover", "restore"]
+__all__ = ["JOURNAL", "effects_of", "interrupted", "recover", "restore"]
 
 _MOST_TOLD = 5
 _NO_ROLE = re.compile(r'role "([^"]+)" does not exist')
@@ -44,7 +44,7 @@ def effects_of(stack: Stack, cancelled: Callable[[], bool] = lambda: False) -> E
 
 def interrupted(stack: Stack) -> bool:
     """Whether an earlier restore left its journal."""
-    return Journal(stack.options.state_path, JOURNAL).load() is not None
+    return journal_of(stack).load() is not None
 
 
 def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mode: bool) -> dict[str, Any]:
@@ -103,11 +103,14 @@ def recover(stack: Stack, effects: Effects | None = None) -> str | None:
 
 def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
     """How, and what the interrupted one was asked for."""
-    journal = Journal(stack.options.state_path, JOURNAL)
+    journal = journal_of(stack)
     record = journal.load()
     if record is None:
         journal.end()
         return None, None
+    if record["undo"]:
+        journal = journal_of(stack, undo=True)
+        journal.load()
     exchange = Exchange(stack, journal, effects)
     try:
         how = exchange.recover()
@@ -119,7 +122,9 @@ def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
             hint=told.hint or _AGAIN,
             facts={**told.facts, "rolled_back": False},
         ) from exc
-    stack.recovered.append(Recovered("restore", "", how))
+    operation = "restore_undo" if record["undo"] else "restore"
+    stack.recovered.append(Recovered(operation, None, how, began=record.get("began")))
+    stack.forget_model()
     return how, str(record.get("asked"))
 
 
@@ -181,7 +186,7 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
     for name in planned.left:
         drop_database(server.admin, name)
     dropped = drop_expired(server.admin, database, planned.moment)
-    journal = Journal(stack.options.state_path, JOURNAL)
+    journal = journal_of(stack, undo=planned.options.undo)
     try:
         journal.begin(begin_record(stack, planned))
     except OpsError as exc:

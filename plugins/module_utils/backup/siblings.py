@@ -23,11 +23,13 @@ from .scratch import connected, create_statement, drop_database
 from .session import RELATIONS, Way
 
 __all__ = [
+    "RESTORE",
     "Kept",
     "comment_statement",
     "create_side",
     "drop_expired",
     "drop_side",
+    "expired_databases",
     "kept_databases",
     "kept_mark",
     "kept_name",
@@ -38,6 +40,8 @@ __all__ = [
     "utc",
 ]
 
+# The journal of a restore: while it is there, nobody else may drop any of them.
+RESTORE = "db_restore"
 _STEM = 38  # names have 63 bytes at most
 _SIDE = "titan.ops: restore {id} of {database} under way; the next run drops this database"
 _KEPT = (
@@ -160,17 +164,21 @@ def drop_expired(admin: Way, database: str, moment: float) -> list[str]:
     Raises:
         OpsError: the server does not let us.
     """
+    expired = expired_databases(admin, database, moment)
+    for name in expired:
+        drop_database(admin, name)
+    return expired
+
+
+def expired_databases(admin: Way, database: str, moment: float) -> list[str]:
+    """The old databases that may be dropped."""
     session = connected(admin)
     try:
         expired = [item.name for item in kept_databases(session, database) if item.until <= moment]
         there = database in _comments(session)
     finally:
         session.close()
-    if not expired or not there or not _holds_something(admin, database):
-        return []
-    for name in expired:
-        drop_database(admin, name)
-    return sorted(expired)
+    return sorted(expired) if expired and there and _holds_something(admin, database) else []
 
 
 def _holds_something(admin: Way, database: str) -> bool:
