@@ -113,7 +113,7 @@ class Context:
         if found:
             raise Refused(
                 f"An interrupted operation was found ({found}){consequence}",
-                hint="Run its playbook again (rotate_hmac.yml for hmac_rotate): it finishes or undoes that one first.",
+                hint="Run recover.yml: it finishes or undoes that one.",
             )
 
     def open(self, *, read: bool = True) -> Stack:

@@ -118,7 +118,7 @@ def running(*, language: str = "") -> Iterator[Postgres]:
         (home / "data/pg_hba.conf").write_text(HBA, encoding="utf-8")
         settings = (
             f"port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories='{home}'\nfsync=off\n"
-            "log_statement=all\nlog_min_duration_statement=0\nlog_duration=on\nlog_connections=on\n"
+            "max_prepared_transactions=2\nlog_statement=all\nlog_min_duration_statement=0\nlog_duration=on\nlog_connections=on\n"
         )
         with open(home / "data/postgresql.conf", "a", encoding="utf-8") as stream:
             stream.write(settings)

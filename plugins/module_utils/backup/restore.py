@@ -25,7 +25,7 @@ from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, plan
 from .scratch import connected, drop_database
 from .session import Way
-from .siblings import create_side, drop_expired, utc
+from .siblings import create_side, dress_side, drop_expired, utc
 from .source import Source
 from .tools import Cancelled, Effects, drop_passfile
 from .work import drop_work, work_directory
@@ -288,6 +288,7 @@ def _load(
     # Without statistics its first hours would be slow ones.
     with contextlib.closing(connected(way)) as session:
         session.run(["ANALYZE"])
+    dress_side(server.admin, planned.database, planned.ident, planned.properties)
     return rows, seconds
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Kept",
     "comment_statement",
     "create_side",
+    "dress_side",
     "drop_expired",
     "drop_side",
     "expired_databases",
@@ -198,7 +199,7 @@ def missing_roles(session: Connection, properties: Mapping[str, Any]) -> list[st
 
 
 def create_side(admin: Way, database: str, ident: str, properties: Mapping[str, Any]) -> Way:
-    """Create the new database, empty, with all that a dump does not hold; gives the way into it.
+    """Create the new database, empty, and mark it; gives the way into it.
 
     Raises:
         OpsError: the server does not let us.
@@ -209,10 +210,26 @@ def create_side(admin: Way, database: str, ident: str, properties: Mapping[str, 
     try:
         session.run([create_statement(name, properties, owner)])
         session.run([comment_statement(name, side_mark(database, ident))])
-        session.run([*_settings(name, properties), *_granted(name, owner, properties), "SELECT 1"])
     finally:
         session.close()
     return admin.within(name)
+
+
+def dress_side(admin: Way, database: str, ident: str, properties: Mapping[str, Any]) -> None:
+    """Give the new database the settings, grants and connection limit, which a dump does not hold.
+
+    After it was loaded: a limit or a time-out that is meant for services may not be fit for that.
+
+    Raises:
+        OpsError: the server does not let us.
+    """
+    name = side_name(database, ident)
+    owner = str(properties.get("owner") or admin.endpoint.role)
+    session = connected(admin)
+    try:
+        session.run([*_settings(name, properties), *_granted(name, owner, properties), "SELECT 1"])
+    finally:
+        session.close()
 
 
 def comment_statement(name: str, text: str) -> str:

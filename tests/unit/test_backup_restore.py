@@ -1,0 +1,579 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restores on a real PostgreSQL server: proved and swapped in, or nothing has happened; wherever a run is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.titan.ops.plugins.module_utils.backup import (
+    create,
+    exchange,
+    manifest,
+    restore,
+    siblings,
+    swap,
+    writers,
+)
+from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
+from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
+from ansible_collections.titan.ops.plugins.module_utils.compose.project import Project, StackOptions
+from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
+from ansible_collections.titan.ops.tests.unit import postgres
+from ansible_collections.titan.ops.tests.unit.fakes import FakeCli, container
+from ansible_collections.titan.ops.tests.unit.sidecars import Place, SidecarEngine
+from ansible_collections.titan.ops.tests.unit.test_backup_create import server  # noqa: F401  (a fixture)
+
+pytest.importorskip("psycopg2")
+
+BRAIN = "titan-brain"
+DATABASES = ["postgres", "template0", "template1", "titan_brain"]
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing catches it."""
+
+
+class ServiceEngine(SidecarEngine):
+    """Sidecars that run, and services that are started and stopped."""
+
+    def start(self, container: str) -> None:
+        if container in self._bodies:
+            super().start(container)
+            return
+        found = self._find(container)
+        self._answer("start", found.name)
+        self.change(found.name, status="running", started_at=Clock().now())
+
+    def stop(self, container: str, *, timeout: float) -> None:
+        found = self._find(container)
+        self._answer("stop", found.name, timeout)
+        self.change(found.name, status="exited")
+
+    def start_together(self, containers: Sequence[str]) -> None:
+        for name in containers:
+            self.start(name)
+
+    def stop_together(self, containers: Mapping[str, float]) -> None:
+        for name, grace in containers.items():
+            self.stop(name, timeout=grace)
+
+    def inspect_raw(self, container: str) -> dict[str, Any]:
+        return {"Config": {"StopTimeout": 7}}
+
+    def answers(self) -> bool:
+        return True
+
+    def logs(self, container: str, *, tail: int) -> list[str]:
+        return super().logs(container, tail=tail) if container in self.processes else []
+
+
+class Site(Place):
+    """A place with a stack: brain writes into the database, and is healthy unless ``sick`` says otherwise."""
+
+    def __init__(self, made: postgres.Postgres, src: Path) -> None:
+        super().__init__(made, src)
+        self.engine = self.services = ServiceEngine(made, src)
+        self.services.put(
+            container(BRAIN, health="healthy", labels={"com.docker.compose.project.working_dir": str(src)})
+        )
+        engine: Any = self.engine
+        self.effects = Effects(engine, "unix:///nowhere", Clock(), run_dir=str(src / "run"))
+
+    def open(self) -> Stack:
+        engine: Any = self.engine
+        cli: Any = FakeCli({"titan-postgres": {}, BRAIN: {}})
+        project = Project(src=str(self.src), name="titan-prod", files=(), env_files=())
+        return Stack(StackOptions(project_src=str(self.src)), project, cli=cli, engine=engine, clock=Clock())
+
+    def asked(self, **changes: Any) -> RestoreOptions:
+        params = {name: item.get("default") for name, item in restore_spec().items()}
+        given = {"port": self.server.port, "probes": [], "health_timeout": 3.0, "space_margin": 0.0, **changes}
+        return RestoreOptions.from_params({**params, **given}, str(self.src))
+
+    def restore(self, name: str | None = None, *, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
+        options = self.asked(backup=name, **{"confirm": "titan_brain", **changes})
+        return restore.restore(self.open(), options, self.effects, check_mode=check_mode)
+
+    def journal(self) -> Journal:
+        return Journal(str(self.src / "state"), restore.JOURNAL)
+
+    def databases(self) -> list[str]:
+        return self.server.sql("SELECT datname FROM pg_database ORDER BY 1").split()
+
+    def kept(self) -> list[str]:
+        return [name for name in self.databases() if "__before_" in name]
+
+    def brain(self) -> list[str]:
+        """What was done with brain."""
+        return [call[0] for call in self.services.calls if call[1] == BRAIN]
+
+    def rows(self, database: str = "titan_brain") -> str:
+        return self.server.sql("SELECT count(*) FROM orders", database=database)
+
+    def left(self) -> list[str]:
+        return [name for name in super().left() if name != BRAIN]
+
+    def whole(self) -> None:
+        """Nothing is left of any run."""
+        assert self.left() == []
+        assert not self.journal().load()
+        assert self.services.inspect(BRAIN).status == "running"  # type: ignore[union-attr]
+        assert not [name for name in self.databases() if "__restore_" in name]
+
+
+@pytest.fixture
+def site(server: postgres.Postgres, tmp_path: Path) -> Iterator[Site]:  # noqa: F811
+    made = Site(server, tmp_path / "titan")
+    made.server.sql("CREATE ROLE reader") if "reader" not in made.server.sql("SELECT rolname FROM pg_roles") else None
+    yield made
+    for name in made.databases():
+        if name.startswith("titan_brain_"):
+            made.server.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+    if made.rows() != "500":
+        made.server.sql("DELETE FROM orders WHERE id > 500", database="titan_brain")
+    assert made.databases() == DATABASES
+
+
+def make(site: Site, **options: Any) -> Path:
+    planned = create.plan(site.stack, site.options(**options), site.effects)
+    create.apply(planned, site.effects)
+    return Path(planned.path)
+
+
+def more(site: Site) -> None:
+    """Rows that no backup has."""
+    site.server.sql("INSERT INTO orders SELECT i, 'new' FROM generate_series(501, 510) i", database="titan_brain")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "zstd"}, {"format": "custom"}, {"format": "directory", "jobs": 2}],
+    ids=lambda value: "-".join(map(str, value.values())) or "plain",
+)
+def test_a_backup_takes_the_databases_place_and_an_undo_takes_it_back(site: Site, options: dict[str, Any]) -> None:
+    path = make(site, **options)
+    more(site)
+    before = site.server.sql("SELECT oid FROM pg_database WHERE datname = 'titan_brain'")
+    told = site.restore(path.name, jobs=2)
+    assert (told["changed"], told["rows"], site.rows()) == (True, 507, "500")
+    assert told["differences"] == {"public.orders": {"backup": 500, "today": 510}}
+    assert site.kept() == [told["kept"]] and site.rows(told["kept"]) == "510"
+    assert site.brain() == ["stop", "start"] and told["interruption"].keys() == {BRAIN}
+    assert told["proved"][0] == "507 rows of 2 tables, and every object, as the manifest says"
+    assert told["steps"] == [
+        "create the new database",
+        "load",
+        "compare",
+        "analyse",
+        "stop the writers",
+        "swap the names",
+        "start the writers",
+        "prove",
+    ]
+    site.whole()
+    back = site.restore(undo=True)
+    assert site.rows() == "510" and before == site.server.sql("SELECT oid FROM pg_database WHERE datname='titan_brain'")
+    assert site.kept() == [back["kept"]] and site.rows(back["kept"]) == "500"
+    site.whole()
+
+
+def test_what_a_dump_does_not_hold_is_carried_over(site: Site) -> None:
+    site.server.sql(
+        "ALTER DATABASE titan_brain SET search_path TO \"$user\", public, 'Odd, one'",
+        "ALTER ROLE titan IN DATABASE titan_brain SET work_mem = '7MB'",
+        "ALTER DATABASE titan_brain CONNECTION LIMIT 77",
+        "COMMENT ON DATABASE titan_brain IS 'the brain''s own'",
+        "REVOKE ALL ON DATABASE titan_brain FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE titan_brain TO reader WITH GRANT OPTION",
+    )
+    shown = (
+        "SELECT to_jsonb(d) - '{oid,datname,datfrozenxid,datminmxid,dathasloginevt}'::text[] || jsonb_build_object("
+        "'comment', shobj_description(d.oid, 'pg_database'), 'settings', (SELECT jsonb_agg(to_jsonb(s) - 'setdatabase'"
+        " ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid)) FROM pg_database d"
+        " WHERE datname = 'titan_brain'"
+    )
+    try:
+        before = json.loads(site.server.sql(shown))
+        assert len(before["settings"]) == 2
+        told = site.restore(make(site).name)
+        assert json.loads(site.server.sql(shown)) == before
+        # the kept one has its own comment back with its name
+        site.restore(undo=True, kept=told["kept"])
+        assert json.loads(site.server.sql(shown)) == before
+    finally:
+        site.server.sql(
+            "ALTER DATABASE titan_brain RESET search_path",
+            "ALTER ROLE titan IN DATABASE titan_brain RESET work_mem",
+            "ALTER DATABASE titan_brain CONNECTION LIMIT -1",
+            "COMMENT ON DATABASE titan_brain IS NULL",
+            "GRANT CONNECT, TEMPORARY ON DATABASE titan_brain TO PUBLIC",
+            "REVOKE ALL ON DATABASE titan_brain FROM reader",
+        )
+
+
+def test_without_confirm_and_in_check_mode_nothing_changes_and_the_plan_is_the_runs(site: Site) -> None:
+    path = make(site)
+    more(site)
+    looked = site.restore(path.name, confirm=None)
+    checked = site.restore(path.name, check_mode=True)
+    assert (looked["changed"], looked["confirmed"], checked["changed"]) == (False, False, True)
+    assert site.databases() == DATABASES and site.brain() == [] and site.rows() == "510"
+    done = site.restore(path.name)
+    for name in ("steps", "rows", "tables", "differences", "writers", "what", "dropped"):
+        assert looked[name] == checked[name] == done[name], name
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"confirm": "titan"}, "confirm names 'titan', but the database"),
+        ({"undo": True}, "undo takes the database from before back, and needs no backup"),
+        ({"kept": "x"}, "goes with it"),
+        ({"keep_days": -1}, "keep_days must be 0 or more"),
+        ({"jobs": 0}, "jobs must be from 1"),
+        ({"database": "template1", "confirm": "template1"}, "the server's own database"),
+        ({"writers": ["titan-postgres"]}, "the database itself"),
+        ({"writers": ["nobody"]}, "nobody"),
+    ],
+)
+def test_bad_input_is_refused(site: Site, changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(InvalidInput, match=match):
+        site.restore("x.sql", **changes)
+    assert site.databases() == DATABASES and site.brain() == []
+
+
+def test_nothing_to_undo_is_said(site: Site) -> None:
+    with pytest.raises(Refused, match="nothing to undo"):
+        site.restore(undo=True)
+
+
+# What does not match, or does not load, never takes the database's place
+
+
+def refused(site: Site, path: Path, match: str, **changes: Any) -> OpsError:
+    before = site.server.sql("SELECT oid FROM pg_database WHERE datname = 'titan_brain'")
+    with pytest.raises(OpsError, match=match) as caught:
+        site.restore(str(path), **changes)
+    assert before == site.server.sql("SELECT oid FROM pg_database WHERE datname = 'titan_brain'")
+    assert site.databases() == DATABASES and "stop" not in site.brain()
+    site.whole()
+    return caught.value
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    """Another content, with a manifest to match: what only a restore finds out."""
+    path.write_bytes(data)
+    told = manifest.read(str(path))
+    manifest.write(str(path), replace(told, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+
+
+def test_a_row_too_few_is_no_restore(site: Site) -> None:
+    path = make(site)
+    rewritten(path, path.read_bytes().replace(b"500\tnote 500\n", b""))
+    error = refused(site, path, r"499 rows of public\.orders, not 500")
+    assert "was not touched, and no service was stopped; the new database was dropped" in str(error)
+
+
+def test_a_role_that_the_server_lacks_is_named(site: Site) -> None:
+    path = make(site)
+    rewritten(path, path.read_bytes().replace(b"OWNER TO titan", b"OWNER TO stranger"))
+    error = refused(site, path, 'role "stranger" does not exist')
+    assert "CREATE ROLE stranger" in str(error)
+    told = manifest.read(str(path))
+    manifest.write(str(path), replace(told, properties={**told.properties, "grants": ['"a b"=c/titan', "=Tc/titan"]}))
+    refused(site, path, r"lacks roles that .* wants: a b")
+
+
+def test_one_flipped_bit_is_no_restore(site: Site) -> None:
+    for options in ({}, {"format": "custom"}):
+        path = make(site, label=options.get("format", "plain"), **options)
+        data = path.read_bytes()
+        spot = data.index(b"note 250")
+        path.write_bytes(data[:spot] + b"nofe" + data[spot + 4 :])
+        refused(site, path, "its sha256 is not the one of its manifest")
+
+
+def test_a_command_to_go_elsewhere_never_reaches_psql_even_with_a_manifest(site: Site) -> None:
+    path = make(site)
+    rewritten(path, path.read_bytes().replace(b"COPY public.orders", b"\\connect postgres\nCOPY public.orders"))
+    refused(site, path, "goes to another database by itself")
+
+
+def test_a_request_to_end_drops_the_new_database(site: Site) -> None:
+    path = make(site)
+    site.effects.cancelled = lambda: True
+    refused(site, path, "asked to end")
+
+
+def test_a_full_journal_disk_begins_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(site)
+
+    def full(_self: Journal, _record: dict[str, Any]) -> None:
+        raise OpsError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "begin", full)
+        refused(site, path, "was not begun: No space left")
+
+
+# Made by hand
+
+
+def dumped(site: Site, *options: str) -> bytes:
+    argv = [f"{site.server.binaries}/pg_dump", f"--host={site.server.home}", f"--port={site.server.port}"]
+    return subprocess.run(
+        [*argv, "--username=postgres", *options, "titan_brain"], check=True, capture_output=True
+    ).stdout
+
+
+@pytest.mark.parametrize("kind", ["plain", "returns", "inserts", "custom", "clean"])
+def test_a_dump_made_by_hand_restores_and_says_that_less_is_proved(site: Site, kind: str, tmp_path: Path) -> None:
+    options = {"inserts": ["--inserts"], "custom": ["-Fc"], "clean": ["--clean", "--if-exists"]}.get(kind, [])
+    data = dumped(site, *options)
+    path = tmp_path / "by hand: monday"
+    path.write_bytes(data.replace(b"\n", b"\r\n") if kind == "returns" else data)
+    more(site)
+    told = site.restore(str(path))
+    assert site.rows() == "500" and told["rows"] == 507
+    assert "as the manifest says" not in str(told["proved"])
+    assert any("has no manifest" in text for text in told["warnings"])
+    site.whole()
+
+
+def test_a_dump_that_would_create_the_database_itself_is_refused(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "created.sql"
+    path.write_bytes(dumped(site, "--create"))
+    refused(site, path, r"goes to another database by itself \(line \d+: \\connect titan_brain\)")
+
+
+def test_an_archive_that_ends_too_early_is_refused(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(dumped(site, "-Fc")[:-400])
+    refused(site, path, "pg_restore failed")
+
+
+def test_a_partial_dump_is_refused_unless_that_is_said(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "part.sql"
+    path.write_bytes(dumped(site, "--table=orders"))
+    refused(site, path, "lacks 1 of the tables that titan_brain has now")
+    assert site.restore(str(path), partial=True)["tables"] == 1
+
+
+# Killed, and sick
+
+
+STEPS = [
+    *("create the new database", "load", "compare", "analyse"),
+    *("stop the writers", "swap the names", "start the writers", "prove"),
+]
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, step: str, *, written: bool) -> None:
+    note = Journal.note
+
+    def dying(self: Journal, **changes: Any) -> None:
+        if changes.get("step") == step and written:
+            note(self, **changes)
+        if changes.get("step") == step:
+            raise Killed
+        note(self, **changes)
+
+    monkeypatch.setattr(Journal, "note", dying)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_is_killed_is_finished_or_undone_by_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = make(site)
+    more(site)
+    for written in (False, True):
+        with monkeypatch.context() as patched:
+            killed_at(patched, step, written=written)
+            with pytest.raises(Killed):
+                site.restore(path.name)
+        swapped = site.rows() == "500"
+        assert swapped == (step in ("start the writers", "prove"))
+        assert site.journal().load()
+        how = restore.recover(site.open(), site.effects)
+        assert how == ("finished" if swapped else "undone")
+        assert site.rows() == ("500" if swapped else "510")
+        site.whole()
+        assert restore.recover(site.open(), site.effects) is None
+        if swapped:
+            site.restore(undo=True)
+
+
+def test_killed_right_after_the_swap_it_is_finished_and_not_restored_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    done = swap.swap
+
+    def dying(*args: Any) -> None:
+        done(*args)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exchange, "swap", dying)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    told = site.restore(path.name)
+    assert told["recovered"] == "finished" and told["changed"] and told["steps"] == []
+    assert len(site.kept()) == 1 and site.rows() == "500"
+    site.whole()
+
+
+def sick_with(site: Site, monkeypatch: pytest.MonkeyPatch, sick: Callable[[], bool]) -> None:
+    prove = writers.Writers._prove
+
+    def proving(self: writers.Writers, name: str, proved: list[str]) -> None:
+        if sick():
+            raise OpsError(f"{name} is not well")
+        prove(self, name, proved)
+
+    monkeypatch.setattr(writers.Writers, "_prove", proving)
+
+
+def test_a_brain_that_is_sick_with_the_new_database_gets_the_old_one_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    sick_with(site, monkeypatch, lambda: site.rows() == "500")
+    with pytest.raises(OpsError, match='failed at "prove": titan-brain is not well') as caught:
+        site.restore(path.name)
+    assert caught.value.facts["rolled_back"] is True
+    assert "is the one from before, and titan-brain was stopped for a while and runs with it again" in str(caught.value)
+    assert site.rows() == "510" and site.databases() == DATABASES
+    assert site.brain() == ["stop", "start", "stop", "start"]
+    site.whole()
+
+
+def test_a_brain_that_was_sick_before_need_not_be_well_after(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(site)
+    site.services.change(BRAIN, health="unhealthy")
+    told = site.restore(path.name)
+    assert any("was not well before, and is not now" in text for text in told["warnings"])
+    assert len(site.kept()) == 1
+
+
+def test_a_brain_that_does_not_run_stays_so(site: Site) -> None:
+    path = make(site)
+    site.services.change(BRAIN, status="exited")
+    told = site.restore(path.name)
+    assert site.brain() == [] and told["writers"] == [] and "stop the writers" not in told["steps"]
+    assert any("titan-brain does not run" in text for text in told["warnings"])
+    site.services.change(BRAIN, status="running")
+
+
+def test_a_brain_that_was_stopped_by_a_killed_run_is_started_by_the_next_backup_free_recovery(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    with monkeypatch.context() as patched:
+        killed_at(patched, "swap the names", written=True)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    assert site.services.inspect(BRAIN).status == "exited"  # type: ignore[union-attr]
+    planned = create.plan(site.stack, site.options(), site.effects)
+    assert any("run recover.yml" in text for text in planned.warnings)
+    assert restore.recover(site.open(), site.effects) == "undone"
+    site.whole()
+
+
+# Kept, and dropped
+
+
+def test_a_kept_database_goes_with_the_next_backup_when_its_time_is_over(site: Site) -> None:
+    path = make(site)
+    told = site.restore(path.name, keep_days=0)
+    site.server.sql('CREATE DATABASE "titan_brain__before_20200101000000"')  # without our mark: nobody's
+    done = create.apply(create.plan(site.stack, site.options(label="x"), site.effects), site.effects)
+    assert done["dropped"] == [] and told["kept"] in site.databases()
+    planned = create.plan(site.stack, site.options(), site.effects)
+    assert list(planned.expired) == [told["kept"]]
+    assert create.apply(planned, site.effects)["dropped"] == [told["kept"]]
+    assert site.kept() == ["titan_brain__before_20200101000000"]
+
+
+def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site: Site) -> None:
+    told = site.restore(make(site).name, keep_days=0)
+    admin = site.open()
+    way = restore.plan(admin, site.asked(undo=True), cancelled=lambda: False).server.admin
+    site.server.sql("ALTER DATABASE titan_brain RENAME TO away")
+    try:
+        assert siblings.expired_databases(way, "titan_brain", Clock().now()) == []
+        site.server.sql("CREATE DATABASE titan_brain")
+        assert siblings.drop_expired(way, "titan_brain", Clock().now()) == []
+        site.server.sql("DROP DATABASE titan_brain")
+    finally:
+        site.server.sql("ALTER DATABASE away RENAME TO titan_brain")
+    assert siblings.drop_expired(way, "titan_brain", Clock().now()) == [told["kept"]]
+
+
+def test_a_database_that_is_gone_is_restored(site: Site) -> None:
+    path = make(site)
+    site.server.sql("ALTER DATABASE titan_brain RENAME TO away")
+    try:
+        told = site.restore(path.name)
+        assert told["kept"] is None and told["today"] is None and site.rows() == "500"
+        site.whole()
+    finally:
+        site.server.sql("DROP DATABASE IF EXISTS titan_brain")
+        site.server.sql("ALTER DATABASE away RENAME TO titan_brain")
+
+
+def test_sessions_that_come_again_and_again_do_not_hold_the_swap_up(site: Site) -> None:
+    path = make(site)
+    over = threading.Event()
+    argv = [f"{site.server.binaries}/psql", f"--host={site.server.home}", f"--port={site.server.port}"]
+
+    def come() -> None:
+        while not over.is_set():
+            subprocess.run(
+                [*argv, "--username=postgres", "--dbname=titan_brain", "--command=SELECT pg_sleep(60)"],
+                capture_output=True,
+                check=False,
+            )
+
+    guests = [threading.Thread(target=come) for _number in range(3)]
+    for guest in guests:
+        guest.start()
+    try:
+        assert site.restore(path.name)["kept"]
+    finally:
+        over.set()
+        site.server.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query LIKE '%sleep(60)%' AND pid <> pg_backend_pid()"
+        )
+        for guest in guests:
+            guest.join(30)
+    site.whole()
+
+
+def test_prepared_transactions_are_told_before_anything_happens(site: Site) -> None:
+    path = make(site)
+    statements = ("BEGIN", "CREATE TABLE unborn (id int)", "PREPARE TRANSACTION 'half done'")
+    site.server.sql(*statements, database="titan_brain")
+    try:
+        refused(site, path, "prepared transactions, with which it cannot be renamed: half done")
+    finally:
+        site.server.sql("ROLLBACK PREPARED 'half done'", database="titan_brain")
