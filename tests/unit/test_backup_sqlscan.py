@@ -24,7 +24,7 @@ COPY = (
     b"--\n-- Data for Name: orders; it's \\connect time\n--\n\n"
     b'COPY public."odd ""name" (id, note) FROM stdin;\n'
     b"1\t\\\\connect other\n\\\\connect other\n2\t\\N\n\\.\n\n\n"
-    b"COPY public.empty (id) FROM stdin;\n\\.\n"
+    b"/* one; */ COPY public.empty (id) FROM stdin;\n\\.\n"
 )
 STRINGS = (
     b"INSERT INTO t VALUES ('it''s; \\connect x', E'a \\' b \\\\', U&'\\0041', \"x\"\"; \\c y\");\n"

@@ -100,20 +100,20 @@ class Scanner:
             self._remember(block, at, len(block))
             return len(block)
         token = found[0]
-        if token.startswith(b"--"):
+        if token.startswith((b"--", b"/*")):
             self._remember(block, at, found.start())
+            if token == b"/*":
+                self._state, self._depth = b"*/", 1
             return found.end()
         if token.startswith(b"\\"):
             at_start = found.start() == 0 or block[found.start() - 1 : found.start()] == b"\n"
-            if not (at_start and _RESTRICT.fullmatch(token) and not self._statement.strip()):
+            if not (at_start and _RESTRICT.fullmatch(token) and not self._statement):
                 raise self._command(token, self._line + block.count(b"\n", 0, found.start()))
             return found.end()
         self._remember(block, at, found.end())
         if token == b";":
             return self._ended(block, found.end())
-        if token == b"/*":
-            self._state, self._depth = b"*/", 1
-        elif token == b"'" and _ESCAPES.search(block[max(0, found.start() - 2) : found.start()]):
+        if token == b"'" and _ESCAPES.search(block[max(0, found.start() - 2) : found.start()]):
             self._state = b"E'"
         else:
             self._state = token  # doubled quotes end one and begin the next, which comes to the same
@@ -171,9 +171,8 @@ class Scanner:
         """Keep the beginning of the statement that we are in."""
         room = _LONGEST_STATEMENT_HEAD - len(self._statement)
         if room > 0:
-            self._statement += block[start : min(end, start + room)]
-            if not self._statement.strip():
-                self._statement.clear()
+            piece = block[start : min(end, start + room)]
+            self._statement += piece if self._statement else piece.lstrip()
 
     def _command(self, token: bytes, line: int) -> InvalidInput:
         words = token.decode("utf-8", "replace").split()
