@@ -157,7 +157,8 @@ def test_bad_input_is_told_in_one_sentence_and_changes_nothing(droplet: Droplet)
     droplet.sh(
         f"cd {PLACE}; touch empty; echo hello > text; {dump} -U titan titan_brain > full; head -c 300000 full > cut;"
         f" {dump} -U titan -C titan_brain > created; {dump}all -U titan -r > cluster;"
-        f" {dump} -U titan -t orders titan_brain > part; {dump} -U titan -Fc titan_brain > full.c; head -c 100000 full.c > cut.c"
+        f" {dump} -U titan -t migrations titan_brain > part;"
+        f" {dump} -U titan -Fc titan_brain > full.c; head -c 100000 full.c > cut.c"
     )
     before, there, oid = droplet.fingerprint(), databases(droplet), sql(droplet, OID)
     for name, match in {
