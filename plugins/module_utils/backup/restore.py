@@ -339,11 +339,12 @@ def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exc
             hint=(second.hint if isinstance(second, OpsError) else None) or _AGAIN,
             facts={**failure.facts, "rolled_back": False},
         )
-    state = f"The database {planned.database} is the one from before"
     if stopped:
-        state += f", and {', '.join(planned.writers)} was stopped for a while and runs with it again"
+        who = ", ".join(planned.writers)
+        state = f"The database {planned.database} is the one from before, and {who} was stopped for a while"
+        state += " and runs with it again"
     else:
-        state += ", which was not touched, and no service was stopped"
+        state = f"The database {planned.database} was not touched, and no service was stopped"
     if planned.source:
         state += "; the new database was dropped"
     return OpsError(
