@@ -164,7 +164,9 @@ tables:
   returned: success
   type: int
 today:
-  description: Rows, tables and size_bytes of the database as it was when the run began; null where there was none.
+  description:
+    - Rows, tables and size_bytes of the database as it was when the run began; null where there was none.
+    - Rows and tables are null where they could not be counted, in a damaged database for example.
   returned: success
   type: dict
   sample: {rows: 53123, tables: 39, size_bytes: 22000000}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -372,6 +373,7 @@ def test_a_partial_dump_is_refused_unless_that_is_said(site: Site, tmp_path: Pat
     path.write_bytes(dumped(site, "--table=orders"))
     refused(site, path, "lacks 1 of the tables that titan_brain has now")
     assert site.restore(str(path), partial=True)["tables"] == 1
+    assert site.restore(undo=True)["tables"] == 2
 
 
 # Killed, and sick
@@ -526,6 +528,27 @@ def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site
     finally:
         site.server.sql("ALTER DATABASE away RENAME TO titan_brain")
     assert siblings.drop_expired(way, "titan_brain", Clock().now()) == [told["kept"]]
+
+
+def test_a_database_that_is_damaged_is_restored_all_the_same(site: Site) -> None:
+    """Its rows cannot be counted any more: that is what the restore is for."""
+    path = make(site)
+    more(site)
+    site.server.sql("CHECKPOINT", database="titan_brain")
+    file = site.server.sql("SELECT pg_relation_filepath('orders')", database="titan_brain")
+    site.server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'titan_brain'")
+    os.rename(site.server.home / "data" / file, site.server.home / "data" / f"{file}.away")
+    try:
+        looked = site.restore(path.name, confirm=None)
+        assert looked["today"]["rows"] is None and looked["differences"] == {}
+        told = site.restore(path.name)
+        assert site.rows() == "500" and told["rows"] == 507
+        assert any("cannot be counted" in text for text in told["warnings"])
+        site.whole()
+    finally:
+        os.rename(site.server.home / "data" / f"{file}.away", site.server.home / "data" / file)
+    site.restore(undo=True)
+    assert site.rows() == "510"
 
 
 def test_a_database_that_is_gone_is_restored(site: Site) -> None:

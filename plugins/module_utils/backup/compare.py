@@ -13,7 +13,7 @@ from ..database.login import connect
 from .manifest import Manifest
 from .session import Way, counts, objects
 
-__all__ = ["compare", "contents", "differing"]
+__all__ = ["compare", "contents", "counted", "differing"]
 
 _MOST_TOLD = 5
 
@@ -42,10 +42,19 @@ def contents(way: Way) -> tuple[dict[str, int], dict[str, int]]:
     """
     session = connect(way.endpoint, way.password or "")
     try:
-        session.run(["SET statement_timeout = 0", "SET row_security = off"])
+        session.run(["SET statement_timeout = 0", "SET lock_timeout = '60s'", "SET row_security = off"])
         return counts(session), objects(session)
     finally:
         session.close()
+
+
+def counted(way: Way, warnings: list[str]) -> dict[str, int] | None:
+    """The rows of every table; None and a warning where they cannot be counted, in a damaged database, say."""
+    try:
+        return contents(way)[0]
+    except OpsError as exc:
+        warnings.append(f"The rows of {way.endpoint.database} cannot be counted: {exc.msg}")
+        return None
 
 
 def differing(what: str, found: Mapping[str, int], wanted: Mapping[str, int]) -> list[str]:

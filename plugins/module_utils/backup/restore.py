@@ -18,11 +18,11 @@ from ..core.history import Recovered
 from ..core.journal import Journal
 from ..core.lock import held_by
 from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
-from .compare import contents, differing
+from .compare import contents, counted, differing
 from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
 from .restore_options import RestoreOptions
-from .restore_plan import RestorePlan, plan
+from .restore_plan import RestorePlan, differences, plan
 from .scratch import connected, drop_database
 from .session import Way
 from .siblings import create_side, dress_side, drop_expired, utc
@@ -145,8 +145,8 @@ def _told(planned: RestorePlan) -> dict[str, Any]:
         "tables": None if rows is None else len(rows),
         "today": (
             {
-                "rows": sum(planned.today_rows.values()),
-                "tables": len(planned.today_rows),
+                "rows": None if planned.today_rows is None else sum(planned.today_rows.values()),
+                "tables": None if planned.today_rows is None else len(planned.today_rows),
                 "size_bytes": planned.today.size_bytes,
             }
             if planned.today
@@ -204,11 +204,15 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         exchange.finish()
     except Exception as exc:  # whatever it is, no half of it must stay
         raise _undone(exchange, planned, journal, exc) from exc
-    kept_rows = {} if planned.kept is None else contents(server.admin.within(planned.kept))[0]
+    kept_rows = None if planned.kept is None else counted(server.admin.within(planned.kept), warnings)
     ended = clock.now()
+    found = planned.back_rows if rows is None else rows
     return {
         "changed": True,
-        **_lost(planned, rows if rows is not None else planned.back_rows, kept_rows),
+        "rows": sum(found.values()),
+        "tables": len(found),
+        # of the old database as it was at the swap
+        "differences": differences(found, kept_rows),
         "steps": exchange.steps,
         "proved": [*proved, *exchange.proved],
         "interruption": exchange.writers.interruption(),
@@ -232,20 +236,6 @@ def _samples(planned: RestorePlan, ended: float, seconds: float) -> list[Sample]
 def _heed(effects: Effects) -> None:
     if effects.cancelled():
         raise Cancelled("The run was asked to end")
-
-
-def _lost(planned: RestorePlan, rows: dict[str, int] | Any, kept_rows: dict[str, int]) -> dict[str, Any]:
-    """What is in the old database as it was at the swap, and what in the new one."""
-    names = sorted(set(rows) | set(kept_rows))
-    return {
-        "rows": sum(rows.values()),
-        "tables": len(rows),
-        "differences": {
-            name: {"backup": rows.get(name, 0), "today": kept_rows.get(name, 0)}
-            for name in names
-            if planned.kept and rows.get(name, 0) != kept_rows.get(name, 0)
-        },
-    }
 
 
 def _load(
@@ -312,7 +302,7 @@ def _compare(planned: RestorePlan, source: Source, way: Way, proved: list[str], 
             f"What {name} restores is not what {of}: {'; '.join(wrong[:_MOST_TOLD])}{more}",
             hint="Do not rely on this backup: restore an older one.",
         )
-    missing = sorted(set(planned.today_rows) - set(rows))
+    missing = sorted(set(planned.today_rows or ()) - set(rows))
     if source.foreign and missing and not planned.options.partial:
         told = ", ".join(missing[:_MOST_TOLD]) + (
             f" and {len(missing) - _MOST_TOLD} more" * (len(missing) > _MOST_TOLD)

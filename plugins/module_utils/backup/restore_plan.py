@@ -17,7 +17,7 @@ from ..compose.stack import Stack
 from ..core.errors import InvalidInput, Refused
 from ..database.login import Connection
 from ..database.psql import quote_literal
-from .compare import contents
+from .compare import contents, counted
 from .restore_options import RestoreOptions
 from .scratch import connected, refuse_without_space
 from .server import Server, reach
@@ -26,7 +26,7 @@ from .siblings import Kept, kept_databases, kept_name, missing_roles, side_datab
 from .source import Source, find_source
 from .writers import running
 
-__all__ = ["RestorePlan", "plan"]
+__all__ = ["RestorePlan", "differences", "plan"]
 
 _DAY = 86400
 
@@ -40,7 +40,7 @@ class RestorePlan:
         ident: what the names of its databases have in common.
         server: the server.
         today: what the database is; None where there is none.
-        today_rows: its rows by table.
+        today_rows: its rows by table; None where they cannot be counted.
         source: what is restored; None for an undo.
         back: the old database that an undo takes back.
         back_rows: its rows by table.
@@ -58,7 +58,7 @@ class RestorePlan:
     ident: str
     server: Server
     today: Facts | None
-    today_rows: Mapping[str, int]
+    today_rows: Mapping[str, int] | None
     source: Source | None
     back: Kept | None
     back_rows: Mapping[str, int]
@@ -103,14 +103,7 @@ class RestorePlan:
 
     def differences(self, rows: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
         """The tables that have another number of rows than today's."""
-        if rows is None:
-            return {}
-        names = sorted(set(rows) | set(self.today_rows))
-        return {
-            name: {"backup": rows.get(name, 0), "today": self.today_rows.get(name, 0)}
-            for name in names
-            if rows.get(name, 0) != self.today_rows.get(name, 0)
-        }
+        return differences(rows, self.today_rows)
 
     def steps(self) -> list[str]:
         """The steps, in order."""
@@ -122,14 +115,26 @@ class RestorePlan:
         """Before and after."""
         told = _rows_of(self.today_rows) if self.today else "is not there"
         before = f"{self.database}: {told}\n" + (f"{self.incoming}: kept\n" if self.back else "")
-        rows = "rows not counted yet" if self.rows is None else _rows_of(self.rows)
-        after = f"{self.database}: {rows}, from {self.what}\n"
+        after = f"{self.database}: {_rows_of(self.rows)}, from {self.what}\n"
         if self.kept:
             after += f"{self.kept}: {told}, kept until {utc(self.until)}\n"
         return {"before": before, "after": after}
 
 
-def _rows_of(rows: Mapping[str, int]) -> str:
+def differences(rows: Mapping[str, int] | None, others: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
+    """The tables that have another number of rows here than there; none where one of both is not known."""
+    if rows is None or others is None:
+        return {}
+    return {
+        name: {"backup": rows.get(name, 0), "today": others.get(name, 0)}
+        for name in sorted(set(rows) | set(others))
+        if rows.get(name, 0) != others.get(name, 0)
+    }
+
+
+def _rows_of(rows: Mapping[str, int] | None) -> str:
+    if rows is None:
+        return "rows not counted"
     return f"{sum(rows.values())} rows of {len(rows)} tables"
 
 
@@ -167,7 +172,7 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     refuse_without_space(server.admin, server.container, needed)
     active, well = running(stack, services)
     warnings += _told_of_writers(services, active, well)
-    today_rows = contents(server.admin.within(database))[0] if today else {}
+    today_rows = counted(server.admin.within(database), warnings) if today else {}
     back_rows = contents(server.admin.within(back.name))[0] if back else {}
     return RestorePlan(
         options=options,
