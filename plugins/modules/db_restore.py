@@ -32,6 +32,7 @@ extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
   - titan.ops.backup
+  - titan.ops.progress
 options:
   backup:
     description:
@@ -260,6 +261,7 @@ from typing import Any
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore import JOURNAL, effects_of, restore
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 from ansible_collections.titan.ops.plugins.module_utils.database.server import Server
 from ansible_collections.titan.ops.plugins.module_utils.rotation.recovery import recover_others
 
@@ -268,7 +270,7 @@ def operation(context: Context) -> dict:
     """Recover, plan, and, when it is confirmed, apply outside of check mode."""
     options = RestoreOptions.from_params(context.params, context.options().project_src)
     stack = context.open(read=False)  # an interrupted restore is recovered whatever the files say by now
-    effects = effects_of(stack, lambda: context.cancelled)
+    effects = effects_of(stack, lambda: context.cancelled, progress=context.progress)
     dry = context.check_mode or options.confirm is None
     recover_others(stack, JOURNAL, check_mode=dry, connector=functools.partial(Server, runner=context.runner))
     return restore(stack, options, effects, check_mode=context.check_mode)
@@ -282,7 +284,7 @@ def _history(params: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    run_module(restore_spec(), operation, mutates="restore the database", history=_history)
+    run_module({**restore_spec(), **progress_spec()}, operation, mutates="restore the database", history=_history)
 
 
 if __name__ == "__main__":

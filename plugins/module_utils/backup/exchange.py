@@ -129,7 +129,7 @@ class Exchange:
         """
         self._stack.clock.heed()
         self._journal.note(step=name, **changes)
-        self.steps.append(name)
+        self._begun(name)
 
     def swap(self, server: Server) -> None:
         """From the stop of the writers to the new names."""
@@ -238,7 +238,11 @@ class Exchange:
     def _note(self, name: str) -> None:
         """A step that nothing may hold up any more."""
         self._journal.note(step=name)
+        self._begun(name)
+
+    def _begun(self, name: str) -> None:
         self.steps.append(name)
+        self._effects.progress.phase(name)
 
     def _await_docker(self) -> None:
         clock, engine = self._stack.clock, self._stack.engine

@@ -18,6 +18,7 @@ from ..core.history import Recovered
 from ..core.journal import Journal
 from ..core.lock import held_by
 from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
+from ..core.progress import Progress
 from .compare import contents, counted, differing
 from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
@@ -37,9 +38,18 @@ _NO_ROLE = re.compile(r'role "([^"]+)" does not exist')
 _AGAIN = "Mend the cause, and run the same playbook again: it begins by recovering."
 
 
-def effects_of(stack: Stack, cancelled: Callable[[], bool] = lambda: False) -> Effects:
+def effects_of(
+    stack: Stack, cancelled: Callable[[], bool] = lambda: False, *, progress: Progress | None = None
+) -> Effects:
     """What the backups act through, in this stack."""
-    return Effects(stack.engine, stack.options.docker_host, stack.clock, cancelled=cancelled, redact=stack.redact)
+    return Effects(
+        stack.engine,
+        stack.options.docker_host,
+        stack.clock,
+        cancelled=cancelled,
+        redact=stack.redact,
+        progress=progress or Progress(),
+    )
 
 
 def interrupted(stack: Stack) -> bool:
