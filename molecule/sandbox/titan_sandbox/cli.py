@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import compose_cli, droplet, engine, images, stack
+from . import compose_cli, droplet, engine, images, stack, storage
 from .paths import CONTAINER, STATE, ssh_port
 from .shell import SandboxError, run, say
 
@@ -37,6 +37,8 @@ def main(options: argparse.Namespace) -> int:
                     up(bare=options.bare)
                 elif options.verb == "reset":
                     reset()
+                elif options.verb == "storage":
+                    (storage.remove if options.remove else storage.make)()
                 else:
                     down(with_images=options.images)
         return 0
@@ -72,6 +74,7 @@ def reset() -> None:
 def down(*, with_images: bool) -> None:
     if shutil.which("docker") and engine.answers():
         say("removing the Droplet, its volume and its keys")
+        storage.remove()
         droplet.remove()
         if with_images:
             say("removing the images")

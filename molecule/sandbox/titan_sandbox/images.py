@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .packages import IMAGE_CA, MACHINE_CA, apt_conf_for_images, find_mirror, install, need_mirror
-from .paths import BASE_IMAGE, CHECKOUT, DROPLET, DROPLET_IMAGE, LABEL, STACK, SUITE
+from .paths import BASE_IMAGE, CHECKOUT, DROPLET, DROPLET_IMAGE, LABEL, STACK, STORAGE_IMAGE, SUITE
 from .shell import SandboxError, run, say
 
 # What debian:trixie-slim leaves out as well.
@@ -164,7 +164,7 @@ def remove(*, everything: bool) -> None:
     """Remove what builds left behind of earlier versions, or every image made here."""
     if everything:
         tags = [tag for entry in manifest()["images"] for tag in entry["tags"]]
-        for reference in [*tags, DROPLET_IMAGE, BASE_IMAGE]:
+        for reference in [*tags, DROPLET_IMAGE, STORAGE_IMAGE, BASE_IMAGE]:
             run(["docker", "image", "rm", "--force", reference], check=False)
     listing = ["docker", "image", "ls", "--quiet", "--filter", "dangling=true", "--filter", f"label={LABEL}"]
     for superseded in sorted(set(run(listing, check=False).stdout.split())):

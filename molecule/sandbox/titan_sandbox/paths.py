@@ -24,8 +24,12 @@ SUITE = "trixie"
 # Another name and port (SANDBOX_SSH_PORT) make a second Droplet, for another checkout at the same time.
 CONTAINER = os.environ.get("SANDBOX_NAME") or "titan-droplet"
 VOLUME = f"{CONTAINER}-docker"
+# The container that stands for somewhere off-site, while tests want one.
+STORAGE = f"{CONTAINER}-storage"
+STORAGE_NETWORK = f"{CONTAINER}-offsite"
 BASE_IMAGE = "titan-sandbox/base"
 DROPLET_IMAGE = "titan-sandbox/droplet"
+STORAGE_IMAGE = "titan-sandbox/storage"
 # On every image and container made here: what it was made from. The same inputs need no new build.
 LABEL = "titan.sandbox.inputs"
 

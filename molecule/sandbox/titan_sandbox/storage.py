@@ -1,0 +1,41 @@
+# Copyright (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Somewhere off-site for tests: a second container with an SFTP and an S3-compatible server, on a network of its own.
+
+It is made anew each time, empty and with another host key; the network connects it with the Droplet alone.
+"""
+
+from __future__ import annotations
+
+from . import droplet, images
+from .paths import CONTAINER, SANDBOX, STORAGE, STORAGE_IMAGE, STORAGE_NETWORK, ssh_port
+from .shell import run, say
+
+_FULL = "/full:rw,size=6m,mode=1777"
+
+
+def make() -> None:
+    """Start an empty storage that the Droplet reaches by its container's name."""
+    droplet.require()
+    base = images.base()
+    dockerfile = SANDBOX / "storage" / "Dockerfile"
+    inputs = images.digest([base, dockerfile.read_text(encoding="utf-8")])
+    if images.label(STORAGE_IMAGE) != inputs:
+        say("storage image: sshd and moto from Debian packages (about 30 s)")
+        images.build(dockerfile, dockerfile.parent, [STORAGE_IMAGE], inputs, base)
+    remove()
+    # Docker's own choice would be what the engine inside the Droplet has chosen for its networks already.
+    network = ["--internal", f"--subnet=10.213.{ssh_port() % 256}.0/24"]
+    run(["docker", "network", "create", *network, STORAGE_NETWORK], what="making the storage's network")
+    run(["docker", "network", "connect", STORAGE_NETWORK, CONTAINER], what="connecting the Droplet to the storage")
+    options = [f"--name={STORAGE}", "--hostname=storage", f"--network={STORAGE_NETWORK}", f"--tmpfs={_FULL}"]
+    run(["docker", "run", "--detach", "--init", *options, STORAGE_IMAGE], what="starting the storage")
+
+
+def remove() -> None:
+    """Remove the storage with all that is in it, and its network."""
+    run(["docker", "rm", "--force", "--volumes", STORAGE], check=False)
+    if run(["docker", "network", "inspect", STORAGE_NETWORK], check=False).returncode == 0:
+        run(["docker", "network", "disconnect", "--force", STORAGE_NETWORK, CONTAINER], check=False)
+        run(["docker", "network", "rm", STORAGE_NETWORK], what="removing the storage's network")
