@@ -141,6 +141,7 @@ def run_module(
     history: str | Callable[[Mapping[str, Any]], str] | None = None,
     secret: str | None = None,
     hides: Sequence[str] = (),
+    lock: str | None = None,
 ) -> NoReturn:
     """Run an operation as an Ansible module.
 
@@ -153,6 +154,7 @@ def run_module(
             no history. Nothing is written in check mode.
         secret: the option that names the secret which the operation rotates.
         hides: options with no_log whose values may be ordinary words and are never in the result.
+        lock: a lock in the state directory that is taken instead of the host's.
     """
     module = AnsibleModule({**stack_spec(), **argument_spec}, supports_check_mode=True)
     context = Context(dict(module.params), module.check_mode, Clock(), Runner())
@@ -174,7 +176,7 @@ def run_module(
     context.begin()
     try:
         reads_only = mutates is None or module.check_mode
-        result = operation(context) if reads_only else _locked(context, operation, str(mutates), record)
+        result = operation(context) if reads_only else _locked(context, operation, str(mutates), record, lock)
     except OpsError as exc:
         if isinstance(exc, LockHeld):
             context.begin()  # it never began: the wait was not its own
@@ -200,7 +202,11 @@ def run_module(
 
 
 def _locked(
-    context: Context, operation: Operation, reason: str, record: Callable[[dict[str, Any] | Exception], None]
+    context: Context,
+    operation: Operation,
+    reason: str,
+    record: Callable[[dict[str, Any] | Exception], None],
+    lock_name: str | None,
 ) -> dict[str, Any]:
     if os.geteuid() != 0:
         raise Refused(
@@ -211,11 +217,11 @@ def _locked(
     if not os.path.isdir(options.project_src):
         context.open()  # tells what is wrong before a lock file is made anywhere
     clear()
-    context.progress.phase("waiting for the host's lock")
+    context.progress.phase("waiting for the lock")
     with (
         published(context.progress, os.environ.pop(TOKEN, None)),
         host_lock(
-            options.lock_file,
+            os.path.join(options.state_path, lock_name) if lock_name else options.lock_file,
             reason=reason,
             holder=_holder(context.params["operator"]),
             timeout=options.lock_timeout,
@@ -226,10 +232,11 @@ def _locked(
         context.runner.keep_open(lock)
         _survive_signals(context)
         context.begin()
-        context.untold = [
-            Recovered(note["operation"], note.get("secret"), note["how"], began=note["began"], ended=note["ended"])
-            for note in endings(options.state_path)
-        ]
+        if not lock_name:
+            context.untold = [
+                Recovered(note["operation"], note.get("secret"), note["how"], began=note["began"], ended=note["ended"])
+                for note in endings(options.state_path)
+            ]
         context.progress.phase(reason)
         try:
             result = operation(context)

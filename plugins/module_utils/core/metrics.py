@@ -24,6 +24,8 @@ __all__ = [
     "BACKUP_VERIFIED",
     "INTERRUPTION",
     "LAST_RUN",
+    "OFFSITE_CHECKED",
+    "OFFSITE_SUCCESS",
     "RESTORE_DURATION",
     "RESTORE_SUCCESS",
     "ROTATED",
@@ -46,6 +48,8 @@ BACKUP_SIZE = "titan_backup_size_bytes"
 BACKUP_DURATION = "titan_backup_duration_seconds"
 RESTORE_SUCCESS = "titan_restore_last_success_timestamp_seconds"
 RESTORE_DURATION = "titan_restore_last_duration_seconds"
+OFFSITE_SUCCESS = "titan_backup_offsite_last_success_timestamp_seconds"
+OFFSITE_CHECKED = "titan_backup_offsite_last_checked_timestamp_seconds"
 # The collector wants one text for a metric in all files.
 _HELP = {
     LAST_RUN: "When the operation last ended, well or badly (Unix time).",
@@ -58,6 +62,8 @@ _HELP = {
     BACKUP_DURATION: "How long the last backup of the database took.",
     RESTORE_SUCCESS: "When the database was last restored and proved (Unix time).",
     RESTORE_DURATION: "How long the last restore of the database took.",
+    OFFSITE_SUCCESS: "When every good backup of the database was last found or put into the repository (Unix time).",
+    OFFSITE_CHECKED: "When the repository was last checked, and found whole (Unix time).",
 }
 _SAMPLE = re.compile(rf"({'|'.join(_HELP)})(\{{.*\}}) (\S+)")
 

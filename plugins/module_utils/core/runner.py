@@ -52,6 +52,11 @@ class Runner:
         """Hand this file descriptor down to every command from now on."""
         self._kept = (*self._kept, fd)
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The file descriptors that every command gets."""
+        return self._kept
+
     def run(
         self,
         argv: Sequence[str],

@@ -1,0 +1,333 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The restic command: run to its end or ended by us, and its words for what went wrong made ours.
+
+Only what restic 0.14 (Debian 12) has is used. It keeps no cache: the repositories of a few dozen backups are read in a
+second, and nothing grows on the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ..core.clock import Clock
+from ..core.errors import InvalidInput, OpsError
+from ..core.redact import Redactor, secret_values
+
+__all__ = ["Repository", "Restic", "ResticEffects", "ResticFailed", "Snapshot"]
+
+# What says that a snapshot is ours; everything else in a repository is somebody's and left alone.
+TAG = "titan.ops"
+_LOOK_EVERY = 0.05
+# Seconds in which restic removes its lock when it is asked to end.
+_GRACE = 10.0
+# restic repeats these for a quarter of an hour, and nothing will change meanwhile.
+_HOPELESS = re.compile(
+    r"The specified bucket does not exist|no space left on device|[Qq]uota exceeded|Access Denied"
+    r"|InvalidAccessKeyId|SignatureDoesNotMatch|request signature we calculated"
+)
+# What restic, ssh and the stores say (restic 0.14 to 0.18, OpenSSH 9 and 10), in the order in which it counts.
+_CAUSES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "host_key",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed",
+        "the SSH host key of the server is not the one in known_hosts",
+        "Somebody may be in between. Ask whoever runs the server for its new key before you replace the line.",
+    ),
+    (
+        "host_key",
+        r"Host key verification failed|No \S+ host key is known",
+        "the SSH host key of the server is unknown",
+        "Put the server's host key, got from whoever runs it, into the known_hosts file (ssh-keyscan prints it).",
+    ),
+    (
+        "refused",
+        r"Permission denied \([a-z,-]+\)|Load key .*: ",
+        "the server refuses the SSH key",
+        "Install the public key on the server, or name another one with ssh_key.",
+    ),
+    (
+        "refused",
+        r"Access Denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|signature we calculated",
+        "the store refuses the access key",
+        "Correct it in the environment file.",
+    ),
+    ("password", r"wrong password or no key found", "the password is not the repository's", "Correct the file."),
+    (
+        "locked",
+        r"already locked|unable to create lock",
+        "another process has locked the repository",
+        "Run again when it has ended. A lock whose process is gone is removed by itself.",
+    ),
+    (
+        "full",
+        r"no space left on device|[Qq]uota exceeded|SSH_FX_FAILURE|QuotaExceeded|EntityTooLarge",
+        "the store is full, or refuses to write",
+        "Make room there, or keep fewer backups.",
+    ),
+    (
+        "absent",
+        r"repository does not exist|unable to open config file: L?[Ss]tat[^\n]*(?:does not exist|no such file)"
+        r"|The specified (?:bucket|key) does not exist",
+        "there is no repository",
+        "Is the address right? To make a new one there: backup_offsite.yml -e init=true.",
+    ),
+    (
+        "unreachable",
+        r"[Cc]onnection (?:refused|timed out|reset|lost)|[Ii]/[Oo] timeout|No route to host|no such host|EOF"
+        r"|Could not resolve hostname|[Nn]etwork is unreachable|Connection closed|broken pipe|ssh command exited",
+        "the server does not answer, or the connection broke",
+        "Run again when it does.",
+    ),
+)
+_RETRY_CODES = {10: "absent", 11: "locked", 12: "password"}
+
+
+class ResticFailed(OpsError):
+    """restic could not do it; ``cause`` is one word for why, "" when nobody knows."""
+
+    def __init__(self, msg: str, *, cause: str, hint: str | None = None) -> None:
+        super().__init__(msg, hint=hint, facts={"cause": cause})
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where the repository is and how to get in.
+
+    Attributes:
+        address: as restic has it.
+        password_file: the file with its password.
+        environment: the store's credentials, by variable.
+        options: restic's extended options.
+        limit_upload: KiB per second; 0 for no limit.
+        connect_timeout: seconds in which it must have answered.
+    """
+
+    address: str
+    password_file: str
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: tuple[str, ...] = ()
+    limit_upload: int = 0
+    connect_timeout: float = 60
+
+
+@dataclass
+class ResticEffects:
+    """What restic is run through.
+
+    Attributes:
+        clock: time.
+        cancelled: whether the run was asked to end.
+        redact: takes secrets out of restic's words.
+        kept: file descriptors that it inherits: a restic that outlives us still holds our lock.
+    """
+
+    clock: Clock
+    cancelled: Callable[[], bool] = lambda: False
+    redact: Redactor = field(default_factory=Redactor)
+    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One backup in the repository.
+
+    Attributes:
+        id: restic's id.
+        host: the host that it came from.
+        time: when the backup was made, RFC 3339.
+        tags: what we wrote about it.
+    """
+
+    id: str
+    host: str
+    time: str
+    tags: Mapping[str, str]
+
+
+class Restic:
+    """restic on one repository."""
+
+    def __init__(self, repository: Repository, effects: ResticEffects) -> None:
+        self._repository = repository
+        self._effects = effects
+        for value in secret_values(repository.environment):
+            effects.redact.add(value)
+
+    @property
+    def cancelled(self) -> Callable[[], bool]:
+        """Whether the run was asked to end."""
+        return self._effects.cancelled
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._effects.clock.now()
+
+    def exists(self) -> bool:
+        """Whether there is a repository at the address, and the password is its.
+
+        Raises:
+            ResticFailed: that cannot be told: it does not answer, or lets us not in.
+        """
+        try:
+            self._run(["cat", "config", "--no-lock"], "looking for it", self._repository.connect_timeout)
+        except ResticFailed as exc:
+            if exc.cause == "absent":
+                return False
+            raise
+        return True
+
+    def init(self) -> None:
+        """Make the repository (restic refuses where there is one)."""
+        self._run(["init"], "making it", self._repository.connect_timeout)
+
+    def snapshots(self, timeout: float) -> list[Snapshot]:
+        """Every snapshot of ours, of any host."""
+        text = self._run(["snapshots", "--json", "--no-lock", "--tag", TAG], "listing it", timeout)
+        try:
+            found = json.loads(text or "null") or []
+            return [
+                Snapshot(
+                    item["id"],
+                    item["hostname"],
+                    item["time"],
+                    dict(tag.partition("=")[::2] for tag in item.get("tags") or ()),
+                )
+                for item in found
+            ]
+        except (ValueError, TypeError, KeyError) as exc:
+            raise OpsError("restic's list of snapshots cannot be understood", hint="Look: restic snapshots.") from exc
+
+    def backup(
+        self, directory: str, names: Sequence[str], *, host: str, time: str, tags: Mapping[str, str], timeout: float
+    ) -> dict[str, Any]:
+        """Copy entries of a directory; gives restic's summary."""
+        arguments = ["backup", "--json", "--force", "--host", host, "--time", time, "--tag", TAG]
+        arguments += [word for name, value in tags.items() for word in ("--tag", f"{name}={value}" if value else name)]
+        if self._repository.limit_upload:
+            arguments.append(f"--limit-upload={self._repository.limit_upload}")
+        text = self._run([*arguments, "--", *names], "copying", timeout, cwd=directory)
+        summary: dict[str, Any] = {}
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                if isinstance(found, dict) and found.get("message_type") == "summary":
+                    summary = found
+        return summary
+
+    def restore(self, snapshot: str, target: str, timeout: float) -> None:
+        """Write a snapshot's files below a directory."""
+        self._run(["restore", snapshot, "--target", target, "--no-lock"], "reading", timeout)
+
+    def forget(self, ids: Sequence[str], timeout: float) -> None:
+        """Forget these snapshots and no other."""
+        self._unlocking(["forget", "--", *ids], "forgetting", timeout)
+
+    def prune(self, timeout: float) -> None:
+        """Free what no snapshot needs any more."""
+        self._unlocking(["prune"], "pruning", timeout)
+
+    def check(self, subset: str, timeout: float) -> None:
+        """Check the repository's structure, and read a part of its data."""
+        self._unlocking(["check", *([f"--read-data-subset={subset}"] if subset else [])], "checking", timeout)
+
+    def _unlocking(self, arguments: Sequence[str], what: str, timeout: float) -> str:
+        """Run what wants the repository for itself. restic's unlock removes only locks whose process is gone."""
+        try:
+            return self._run(arguments, what, timeout)
+        except ResticFailed as exc:
+            if exc.cause != "locked":
+                raise
+        self._run(["unlock"], "removing stale locks", self._repository.connect_timeout)
+        return self._run(arguments, what, timeout)
+
+    def _run(self, arguments: Sequence[str], what: str, timeout: float, *, cwd: str = "/") -> str:
+        options = [word for option in self._repository.options for word in ("-o", option)]
+        effects, clock = self._effects, self._effects.clock
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with self._started(["restic", "--no-cache", *options, *arguments], cwd, out.fileno(), err.fileno()) as run:
+                deadline = clock.monotonic() + timeout
+                late = False
+                while run.poll() is None and not late:
+                    if effects.cancelled():
+                        raise OpsError("The run was asked to end")
+                    late = clock.monotonic() > deadline or _HOPELESS.search(_text(err.fileno())) is not None
+                    clock.sleep(_LOOK_EVERY)
+                timed_out = clock.monotonic() > deadline
+            if run.returncode == 0 and not late:
+                return _text(out.fileno())
+            words = _text(err.fileno()) + _text(out.fileno())
+        raise self._failed(run.returncode, words, what, timeout if timed_out else None)
+
+    def _failed(self, code: int, words: str, what: str, timeout: float | None) -> ResticFailed:
+        where = f"The off-site repository {self._repository.address}"
+        last = " | ".join(line.strip() for line in self._effects.redact(words).splitlines() if line.strip())[-400:]
+        for cause, pattern, sentence, hint in _CAUSES:
+            if (code == 3 and cause == "unreachable") or not re.search(pattern, words):
+                continue
+            return ResticFailed(f"{where}: {sentence} ({what}; restic said: {last})", cause=cause, hint=hint)
+        if timeout is not None:
+            return ResticFailed(
+                f"{where}: {what} did not end within {timeout:g} seconds (restic said: {last or 'nothing'})",
+                cause="timeout",
+                hint="Is the server slow or gone? Give it longer with timeout or connect_timeout.",
+            )
+        cause = "incomplete" if code == 3 else _RETRY_CODES.get(code, "")
+        return ResticFailed(f"{where}: {what} failed with exit code {code}: {last or 'no word of why'}", cause=cause)
+
+    @contextlib.contextmanager
+    def _started(self, command: Sequence[str], cwd: str, out: int, err: int) -> Iterator[subprocess.Popen[bytes]]:
+        """Start restic; afterwards it has ended. Should we be killed, it is asked to end, and removes its lock."""
+        if shutil.which("restic") is None:
+            raise InvalidInput(
+                "restic is not installed on this host",
+                hint="backup_offsite.yml installs it; by hand: apt-get install restic.",
+            )
+        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environment.update(self._repository.environment)
+        environment["RESTIC_REPOSITORY"] = self._repository.address
+        environment["RESTIC_PASSWORD_FILE"] = self._repository.password_file
+        # Days are UTC's, as in the names of the backups; a line of progress every five seconds is plenty.
+        environment.update({"TZ": "UTC", "LC_ALL": "C.UTF-8", "RESTIC_PROGRESS_FPS": "0.2"})
+        try:
+            # AnsibleModule.run_command is out of reach here: the engine runs without Ansible.
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                ["setpriv", "--pdeathsig=INT", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+                pass_fds=self._effects.kept,
+            )
+        except OSError as exc:
+            raise OpsError(f"setpriv, which runs restic, cannot be started: {exc.strerror or exc}") from exc
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(_GRACE)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+
+def _text(fd: int) -> str:
+    """What was written so far (restic says little: its progress is not asked for often)."""
+    return os.pread(fd, 1 << 24, 0).decode("utf-8", "replace")
