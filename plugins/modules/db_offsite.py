@@ -164,7 +164,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_options import LOCK, action_spec
-from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_run import perform
+from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_run import HISTORY, perform
 from ansible_collections.titan.ops.plugins.module_utils.backup.restic import ResticEffects
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 
@@ -176,7 +176,7 @@ def operation(context: Context) -> dict:
 
 
 def _history(params: Mapping[str, Any]) -> str:
-    return {"copy": "backup_offsite"}.get(params["action"], f"backup_offsite_{params['action']}")
+    return HISTORY[params["action"]]
 
 
 def main() -> None:

@@ -26,12 +26,13 @@ from ..core.metrics import default_directory
 from ..core.progress import Progress, shown
 from ..core.redact import Redactor
 from .create import apply, plan
+from .offsite_run import HISTORY, perform_locked
 from .options import BackupOptions, backup_spec
 from .tools import Effects
 
 __all__ = ["main"]
 
-OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
+OK, FAILED, USAGE, NOT_OFFSITE, BUSY = 0, 1, 2, 3, 75
 _HOOK_TIMEOUT = 60
 _STACK = ("project_src", "project_name", "state_dir", "lock_path", "lock_timeout", "docker_host")
 _NUMBERS: Mapping[str, Callable[[Any], Any]] = {"int": int, "float": float}
@@ -39,8 +40,10 @@ _EPILOG = """
 Without a label it makes the night's backup: titan_brain_<date>.sql, and old ones go as the settings say. With one it
 makes a backup that stays: titan_brain_<date>T<time>Z_<label>.sql. Names are in UTC.
 
-Exit codes: 0 the backup is there, complete and checked; 1 there is none, and standard error says why; 2 wrong usage;
-75 another operation holds the host's lock.
+Where an off-site repository is configured, every good backup that it lacks is copied into it afterwards.
+
+Exit codes: 0 the backup is there, complete and checked (and off-site); 1 there is none, and standard error says why;
+2 wrong usage; 3 the backup is there, but not off-site; 75 another operation holds the host's lock.
 """
 
 
@@ -69,11 +72,20 @@ def main(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("label", nargs="?", help="a word for the name, e.g. verification_snapshot")
+    parser.add_argument(
+        "--offsite",
+        action="store_true",
+        help="make no backup: copy what is missing off-site, forget by the policy, check the repository",
+    )
     parser.add_argument("--config", required=True, help=argparse.SUPPRESS)
     asked = parser.parse_args(list(argv))
+    if asked.offsite and asked.label:
+        parser.error("--offsite makes no backup: it takes no label")
     job = _Job(asked.label, clock or Clock(), connector)
     try:
         job.configure(asked.config)
+        if asked.offsite:
+            return job.go_offsite(("copy", "forget", "check"), out, err)
         with shown(job.progress, err):
             told = job.run()
     except OpsError as exc:
@@ -89,7 +101,7 @@ def main(
         _say(out, f"removed: {name}")
     for name in told["dropped"]:
         _say(out, f"dropped, from before a restore: {name}")
-    return OK
+    return job.go_offsite(("copy",), out, err) if job.has_offsite else OK
 
 
 def _say(stream: TextIO, text: str) -> None:
@@ -147,10 +159,7 @@ class _Job:
             timeout=self._stack.lock_timeout,
             clock=self._clock,
         ):
-            self._began = (self._clock.now(), self._clock.monotonic())
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._cancel)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            self._begin()
             engine = self._connector(self._stack.docker_host)
             effects = Effects(
                 engine,
@@ -163,13 +172,54 @@ class _Job:
             planned = plan(self._stack, options, effects)
             return {"changed": True, "backup": planned.path, **apply(planned, effects)}
 
-    def record(self, outcome: Mapping[str, Any] | OpsError) -> list[str]:
+    @property
+    def has_offsite(self) -> bool:
+        """Whether there is somewhere to copy backups to."""
+        return bool((self._config.get("offsite") or {}).get("repository"))
+
+    def go_offsite(self, actions: Sequence[str], out: TextIO, err: TextIO) -> int:
+        """Do this with the repository, and say so; gives the exit code. What is on the host stays as it is.
+
+        Raises:
+            InvalidInput: there is none, or the user may not.
+        """
+        if not self.has_offsite:
+            raise InvalidInput("No off-site repository is configured", hint="Set it, run schedule_backups.yml again.")
+        if os.geteuid() != 0:
+            raise InvalidInput("Backups are root's", hint="Run it with sudo.")
+        for action in actions:
+            self._begin()
+            try:
+                told = perform_locked(
+                    self._config["offsite"],
+                    action,
+                    self._stack,
+                    holder=f"backup_db.sh as {_user()}",
+                    clock=self._clock,
+                    cancelled=lambda: self._cancelled,
+                    redact=self.redact,
+                )
+            except OpsError as exc:
+                _say(err, f"backup_db.sh: FAILED OFF-SITE ({action}): {self.redact.known(str(exc))}")
+                for warning in [*self.record(exc, HISTORY[action]), *self.call_hook(exc)]:
+                    _say(err, f"backup_db.sh: warning: {warning}")
+                return NOT_OFFSITE
+            for warning in [*told["warnings"], *self.record(told, HISTORY[action])]:
+                _say(err, f"backup_db.sh: warning: {self.redact.known(warning)}")
+            for word in ("copied", "forgotten"):
+                for name in told.get(word, ()):
+                    _say(out, f"{word} off-site: {name}")
+            if action == "check":
+                _say(out, "checked off-site: the repository is whole")
+        return OK
+
+    def record(self, outcome: Mapping[str, Any] | OpsError, operation: str = "backup") -> list[str]:
         """Write the history and the metrics; gives warnings."""
         if not os.path.isdir(self._stack.project_src) or os.geteuid() != 0:
             return []
         started, ticks = self._began
         ended = conclude(
-            "backup",
+            operation,
             outcome,
             started=started,
             seconds=self._clock.monotonic() - ticks,
@@ -205,6 +255,13 @@ class _Job:
         return [f"the command {command[0]}, which is to tell of failures, ended with {done.returncode}"] * bool(
             done.returncode
         )
+
+    def _begin(self) -> None:
+        """It begins now; a request to end is noted, for what is under way to be undone."""
+        self._began = (self._clock.now(), self._clock.monotonic())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._cancel)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _cancel(self, _number: int, _frame: object) -> None:
         self._cancelled = True

@@ -6,15 +6,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
+from ..compose.project import StackOptions
+from ..core.clock import Clock
+from ..core.lock import host_lock
+from ..core.redact import Redactor
 from .fetch import fetch
 from .offsite import check, copy, forget
-from .offsite_options import OffsiteOptions
+from .offsite_options import LOCK, OffsiteOptions, action_spec
 from .restic import Restic, ResticEffects
 
-__all__ = ["perform"]
+__all__ = ["HISTORY", "perform", "perform_locked"]
+
+# The operation's name in the history and the metrics, by action.
+HISTORY = {
+    "copy": "backup_offsite",
+    "forget": "backup_offsite_forget",
+    "check": "backup_offsite_check",
+    "fetch": "backup_offsite_fetch",
+}
+# Templates of older Ansible versions give numbers as text.
+_KINDS: Mapping[str, Callable[[Any], Any]] = {"int": int, "float": float}
 
 
 def perform(params: Mapping[str, Any], project_src: str, effects: ResticEffects, *, check_mode: bool) -> dict[str, Any]:
@@ -33,3 +48,34 @@ def perform(params: Mapping[str, Any], project_src: str, effects: ResticEffects,
     if action == "check":
         return check(options, restic, check_mode=check_mode)
     return copy(options, restic, init=params["init"], check_mode=check_mode)
+
+
+def perform_locked(
+    settings: Mapping[str, Any],
+    action: str,
+    stack: StackOptions,
+    *,
+    holder: str,
+    clock: Clock,
+    cancelled: Callable[[], bool],
+    redact: Redactor,
+) -> dict[str, Any]:
+    """Do an action by the settings of backup_db.sh, under the lock.
+
+    Raises:
+        OpsError: it could not be done.
+    """
+    params = {name: item.get("default") for name, item in action_spec().items()}
+    params.update({name: value for name, value in settings.items() if name in params and value not in (None, "")})
+    for name, item in action_spec().items():
+        if params[name] is not None and item["type"] in _KINDS:
+            params[name] = _KINDS[item["type"]](params[name])
+    with host_lock(
+        os.path.join(stack.state_path, LOCK),
+        reason=f"{action} backups off-site",
+        holder=holder,
+        timeout=stack.lock_timeout,
+        clock=clock,
+    ) as lock:
+        effects = ResticEffects(clock, cancelled, redact, kept=(lock,))
+        return perform({**params, "action": action}, stack.project_src, effects, check_mode=False)

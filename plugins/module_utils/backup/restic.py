@@ -64,7 +64,12 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "the store refuses the access key",
         "Correct it in the environment file.",
     ),
-    ("password", r"wrong password or no key found", "the password is not the repository's", "Correct the file."),
+    (
+        "password",
+        r"wrong password or no key found",
+        "the password is not the repository's",
+        "Correct the password file.",
+    ),
     (
         "locked",
         r"already locked|unable to create lock",
