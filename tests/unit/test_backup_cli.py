@@ -184,6 +184,6 @@ def test_the_bundle_runs_by_itself_and_is_the_same_every_time(tmp_path: Path) ->
     assert path.read_bytes() == bundle.build(bundle.sources(ROOT))
     run = [sys.executable, "-I", str(path)]
     done = subprocess.run([*run, "-h"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "backup_db.sh [-h] [label]" in done.stdout
+    assert "backup_db.sh [-h] [--offsite] [label]" in done.stdout
     done = subprocess.run([*run, "--config", "/nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "/nowhere does not exist" in done.stderr

@@ -21,7 +21,7 @@ from ..core.metrics import OFFSITE_CHECKED, OFFSITE_SUCCESS, Sample
 from . import catalog, manifest
 from .catalog import Backup
 from .offsite_options import OffsiteOptions
-from .restic import Restic, ResticFailed, Snapshot
+from .restic import Cancelled, Restic, ResticFailed, Snapshot
 from .retention import Item, decide
 
 __all__ = ["check", "copy", "forget", "of_database", "told"]
@@ -78,22 +78,26 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
     if not check_mode:
         if not seen.there:
             restic.init()
+        failed: OpsError | None = None
         for item in seen.missing:
             try:
                 size = _copy_one(options, restic, item)
             except OpsError as exc:
-                left = [name for name in names if name not in copied]
-                raise OpsError(
-                    f"{item.name} was not copied off-site: {exc.msg}",
-                    state=_state(options, left, copied),
-                    hint=" ".join(part for part in (_dotted(exc.hint), _NEXT) if part),
-                    facts={**exc.facts, "copied": copied, "missing": left, "warnings": warnings},
-                ) from exc
+                failed = failed or _failed(item.name, exc)
+                if isinstance(exc, (Cancelled, ResticFailed)):
+                    break  # it would be no better with the next
+                continue
             if size is None:
                 warnings.append(f"{item.name} was removed by the retention before it was copied")
+                names.remove(item.name)
                 continue
             added += size
             copied.append(item.name)
+        if failed is not None:
+            left = [name for name in names if name not in copied]
+            failed.state = _state(options, left, copied)
+            failed.facts.update(copied=copied, missing=left, warnings=warnings)
+            raise failed
     present = len(seen.mine) + len(names if check_mode else copied)
     return {
         "changed": bool(names) or not seen.there,
@@ -145,15 +149,9 @@ def check(options: OffsiteOptions, restic: Restic, *, check_mode: bool) -> dict[
     if not check_mode:
         try:
             restic.check(options.read_data_subset, options.timeout)
-        except ResticFailed as exc:
-            if exc.cause:
-                raise
-            raise OpsError(
-                f"The check found the repository damaged: {exc.msg}",
-                state=f"The backups in {options.directory} are as they were.",
-                hint="Make another repository and copy into it (it takes all that is here), then look into this one.",
-                facts={"cause": "damaged"},
-            ) from exc
+        except OpsError as exc:
+            exc.state = f"The backups in {options.directory} are as they were"
+            raise
     return {
         "changed": False,
         "warnings": [],
@@ -264,6 +262,11 @@ def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup) -> int | No
             return None
         raise OpsError(f"restic has read {said.get('total_bytes_processed')} bytes of it instead of {wanted}")
     return int(said.get("data_added") or 0)
+
+
+def _failed(name: str, exc: OpsError) -> OpsError:
+    hint = " ".join(part for part in (_dotted(exc.hint), _NEXT) if part)
+    return OpsError(f"{name} was not copied off-site: {exc.msg}", hint=hint, facts=exc.facts)
 
 
 def _moment(item: Snapshot) -> float:

@@ -26,7 +26,7 @@ from ..core.clock import Clock
 from ..core.errors import InvalidInput, OpsError
 from ..core.redact import Redactor, secret_values
 
-__all__ = ["Repository", "Restic", "ResticEffects", "ResticFailed", "Snapshot"]
+__all__ = ["Cancelled", "Repository", "Restic", "ResticEffects", "ResticFailed", "Snapshot"]
 
 # What says that a snapshot is ours; everything else in a repository is somebody's and left alone.
 TAG = "titan.ops"
@@ -40,6 +40,12 @@ _HOPELESS = re.compile(
 )
 # What restic, ssh and the stores say (restic 0.14 to 0.18, OpenSSH 9 and 10), in the order in which it counts.
 _CAUSES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "damaged",
+        r"repository contains errors|ciphertext verification failed|does not match id|invalid data returned",
+        "the repository is damaged",
+        "Make another one and copy into it (it takes all that is here), then look into this one.",
+    ),
     (
         "host_key",
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed",
@@ -98,6 +104,10 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
 )
 _RETRY_CODES = {10: "absent", 11: "locked", 12: "password"}
+
+
+class Cancelled(OpsError):
+    """The run was asked to end."""
 
 
 class ResticFailed(OpsError):
@@ -268,7 +278,7 @@ class Restic:
                 late = False
                 while run.poll() is None and not late:
                     if effects.cancelled():
-                        raise OpsError("The run was asked to end")
+                        raise Cancelled("The run was asked to end")
                     late = clock.monotonic() > deadline or _HOPELESS.search(_text(err.fileno())) is not None
                     clock.sleep(_LOOK_EVERY)
                 timed_out = clock.monotonic() > deadline
