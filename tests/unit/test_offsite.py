@@ -206,6 +206,11 @@ def test_what_restic_says_is_told_without_the_secrets(host: Host) -> None:
             "subprocess ssh: Connection to s closed by remote host.\nssh command exited: exit status 255",
             "unreachable",
         ),
+        (
+            1,
+            "Remove(<lock/c2>) failed: ssh command exited: 255\nunable to create lock in backend: ssh command exited",
+            "unreachable",
+        ),
         (11, "unable to create lock in backend: repository is already locked by PID 7 on h by root", "locked"),
         (1, "Fatal: client.BucketExists: Access Denied.", "refused"),
         (1, "pack 9fc0: does not match id\nFatal: repository contains errors", "damaged"),
@@ -229,9 +234,11 @@ def test_a_password_is_not_an_absent_repository(host: Host) -> None:
 
 
 def test_what_restic_would_repeat_for_a_quarter_of_an_hour_ends_at_once(host: Host) -> None:
+    """Had it been left alone, it would have said something else in the end."""
     words = "Stat(<config/>) returned error, retrying after 1s: Stat: The specified bucket does not exist"
-    host.says("cat", f"import time; print({words!r}, file=sys.stderr, flush=True); time.sleep(600)")
-    assert not host.restic().exists()
+    later = "time.sleep(20); sys.stderr.truncate(0); sys.exit('Fatal: wrong password or no key found')"
+    host.says("cat", f"import time; print({words!r}, file=sys.stderr, flush=True); {later}")
+    assert not host.restic(connect_timeout=600.0).exists()
 
 
 def test_a_server_that_does_not_answer_is_told_after_the_time_given(host: Host) -> None:

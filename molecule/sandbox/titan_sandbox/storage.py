@@ -12,7 +12,7 @@ from . import droplet, images
 from .paths import CONTAINER, SANDBOX, STORAGE, STORAGE_IMAGE, STORAGE_NETWORK, ssh_port
 from .shell import run, say
 
-_FULL = "/full:rw,size=6m,mode=1777"
+_FULL = "/full:rw,size=1m,mode=1777"
 
 
 def make() -> None:

@@ -19,7 +19,7 @@ from .offsite import of_database, told
 from .offsite_options import OffsiteOptions
 from .restic import Restic, Snapshot
 
-__all__ = ["LATEST", "fetch"]
+__all__ = ["LATEST", "drop_staging", "fetch"]
 
 LATEST = "latest"
 # Beside the backups, so that it takes its final name by a rename; no backup's run cleans it away, for it is no dump's.
@@ -61,8 +61,13 @@ def fetch(options: OffsiteOptions, restic: Restic, *, name: str = LATEST, check_
         hint, more = (exc.hint, exc.facts) if isinstance(exc, OpsError) else (None, {})
         raise OpsError(msg, state=_AS_BEFORE, hint=hint, facts=more) from exc
     finally:
-        shutil.rmtree(os.path.join(options.directory, _STAGING), ignore_errors=True)
+        drop_staging(options)
     return {**facts, "changed": True}
+
+
+def drop_staging(options: OffsiteOptions) -> None:
+    """Remove what a killed run has left; only for whoever holds the lock."""
+    shutil.rmtree(os.path.join(options.directory, _STAGING), ignore_errors=True)
 
 
 def _find(options: OffsiteOptions, restic: Restic, name: str) -> Snapshot:
@@ -124,7 +129,7 @@ def _refuse_without_space(directory: str, needed: int) -> None:
 
 def _bring(options: OffsiteOptions, restic: Restic, found: Snapshot, path: str) -> None:
     staging = os.path.join(options.directory, _STAGING)
-    shutil.rmtree(staging, ignore_errors=True)  # of a killed run
+    drop_staging(options)
     os.mkdir(staging, 0o700)
     restic.restore(found.id, staging, options.timeout)
     entry = os.path.join(staging, os.path.basename(path))

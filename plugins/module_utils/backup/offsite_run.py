@@ -14,7 +14,7 @@ from ..compose.project import StackOptions
 from ..core.clock import Clock
 from ..core.lock import host_lock
 from ..core.redact import Redactor
-from .fetch import fetch
+from .fetch import drop_staging, fetch
 from .offsite import check, copy, forget
 from .offsite_options import LOCK, OffsiteOptions, action_spec
 from .restic import Restic, ResticEffects
@@ -41,6 +41,8 @@ def perform(params: Mapping[str, Any], project_src: str, effects: ResticEffects,
     options = OffsiteOptions.from_params(params, project_src, effects.redact)
     restic = Restic(options.repository, effects)
     action = params["action"]
+    if not check_mode:
+        drop_staging(options)
     if action == "fetch":
         return fetch(options, restic, name=params["name"], check_mode=check_mode)
     if action == "forget":

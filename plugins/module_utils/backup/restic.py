@@ -78,7 +78,7 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "locked",
-        r"already locked|unable to create lock",
+        r"already locked",
         "another process has locked the repository",
         "Run again when it has ended. A lock whose process is gone is removed by itself.",
     ),
@@ -289,7 +289,7 @@ class Restic:
 
     def _failed(self, code: int, words: str, what: str, timeout: float | None) -> ResticFailed:
         where = f"The off-site repository {self._repository.address}"
-        last = " | ".join(line.strip() for line in self._effects.redact(words).splitlines() if line.strip())[-400:]
+        last = " | ".join(_sentences(self._effects.redact(words)))[-400:]
         for cause, pattern, sentence, hint in _CAUSES:
             if (code == 3 and cause == "unreachable") or not re.search(pattern, words):
                 continue
@@ -341,6 +341,18 @@ class Restic:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+
+
+def _sentences(words: str) -> Iterator[str]:
+    """What restic says to people: its lines of JSON are of progress, but for the last words of newer versions."""
+    for line in filter(None, (line.strip() for line in words.splitlines())):
+        if not line.startswith("{"):
+            yield line
+            continue
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if found.get("message_type") in ("exit_error", "error"):
+                yield str(found.get("message") or found.get("error"))
 
 
 def _text(fd: int) -> str:
