@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.backup import offsite, restic
 from ansible_collections.titan.ops.plugins.module_utils.backup.fetch import fetch
 from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_options import OffsiteOptions, action_spec
+from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_run import perform
 from ansible_collections.titan.ops.plugins.module_utils.backup.restic import Restic, ResticEffects, ResticFailed
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
@@ -281,6 +282,15 @@ def test_a_host_without_restic_is_told_how_to_get_it(host: Host, monkeypatch: py
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InvalidInput, match="restic is not installed"):
         host.restic().exists()
+
+
+def test_a_full_tmp_is_an_error_in_words(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(OpsError, match="copy off-site could not go on: No space left on device"):
+        perform({**host.params, "action": "copy"}, str(host.home), ResticEffects(Clock()), check_mode=False)
 
 
 # Copying

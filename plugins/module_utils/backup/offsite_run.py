@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from ..compose.project import StackOptions
 from ..core.clock import Clock
+from ..core.errors import OpsError
 from ..core.lock import host_lock
 from ..core.redact import Redactor
 from .fetch import drop_staging, fetch
@@ -38,6 +39,18 @@ def perform(params: Mapping[str, Any], project_src: str, effects: ResticEffects,
     Raises:
         OpsError: it could not be done.
     """
+    try:
+        return _perform(params, project_src, effects, check_mode=check_mode)
+    except OSError as exc:  # a full /tmp, say
+        raise OpsError(
+            f"{params['action']} off-site could not go on: {exc.strerror or exc}",
+            state="The backups on the host are as they were",
+        ) from exc
+
+
+def _perform(
+    params: Mapping[str, Any], project_src: str, effects: ResticEffects, *, check_mode: bool
+) -> dict[str, Any]:
     options = OffsiteOptions.from_params(params, project_src, effects.redact)
     restic = Restic(options.repository, effects)
     action = params["action"]
