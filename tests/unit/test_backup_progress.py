@@ -151,8 +151,8 @@ def test_what_a_program_and_its_children_have_read_is_counted(tmp_path: Path) ->
         "child = os.fork()\n"
         "if child == 0:\n    read(); os._exit(0)\n"
         "os.waitpid(child, 0)\n"
-        "if os.fork() == 0:\n    read(); print('read', flush=True); sys.stdin.read(); os._exit(0)\n"
-        "read(); print('read', flush=True); sys.stdin.read()\n"
+        "if os.fork() == 0:\n    read(); os.write(1, b'read\\n'); sys.stdin.read(); os._exit(0)\n"
+        "read(); os.write(1, b'read\\n'); sys.stdin.read()\n"
     )
     beside, made = container("titan-postgres"), container("sidecar")
 
