@@ -36,8 +36,8 @@ from ansible_collections.titan.ops.plugins.module_utils.core.errors import Inval
 from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.fakes import FakeCli, container
-from ansible_collections.titan.ops.tests.unit.sidecars import Place, SidecarEngine
-from ansible_collections.titan.ops.tests.unit.test_backup_create import server  # noqa: F401  (a fixture)
+from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place, SidecarEngine
+from ansible_collections.titan.ops.tests.unit.test_backup_create import SCHEMA
 
 pytest.importorskip("psycopg2")
 
@@ -137,10 +137,26 @@ class Site(Place):
         assert not [name for name in self.databases() if "__restore_" in name]
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    if postgres.directory() is None:
+        pytest.skip("NOT RUN: no PostgreSQL server on this machine (Debian, Ubuntu: apt-get install postgresql)")
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: backups are root's")
+    with postgres.running() as made:
+        quoted = PASSWORD.replace("'", "''")
+        made.sql(f"CREATE ROLE titan LOGIN SUPERUSER PASSWORD '{quoted}'")
+        made.sql("CREATE ROLE reader")
+        made.sql("CREATE DATABASE titan_brain OWNER titan")
+        # meant for services: no session that loads a dump would live with it
+        made.sql("ALTER DATABASE titan_brain SET idle_in_transaction_session_timeout = '10ms'")
+        made.sql("SET ROLE titan", *SCHEMA, database="titan_brain")
+        yield made
+
+
 @pytest.fixture
-def site(server: postgres.Postgres, tmp_path: Path) -> Iterator[Site]:  # noqa: F811
+def site(server: postgres.Postgres, tmp_path: Path) -> Iterator[Site]:
     made = Site(server, tmp_path / "titan")
-    made.server.sql("CREATE ROLE reader") if "reader" not in made.server.sql("SELECT rolname FROM pg_roles") else None
     yield made
     for name in made.databases():
         if name.startswith("titan_brain_"):
