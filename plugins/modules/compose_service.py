@@ -117,7 +117,7 @@ def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params = context.params
     if params["state"] != "stopped":
-        context.refuse_half_done(": starting services now could leave two halves of the stack with different secrets")
+        context.refuse_half_done(": starting services now could leave the stack in two halves that do not fit")
     stack = context.open()
     planned = plan(stack, params["state"], params["services"], dependencies=params["dependencies"])
     actions = planned.actions
