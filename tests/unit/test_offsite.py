@@ -227,6 +227,17 @@ def test_restics_words_have_a_cause(host: Host, code: int, words: str, cause: st
     assert failed.value.cause == cause
 
 
+def test_ssh_is_asked_when_restic_has_not_handed_its_words_on(host: Host) -> None:
+    """On a busy host restic ends first; without ssh's words every fault would be the same."""
+    words = "Fatal: unable to open repository at sftp:me@there:/x: unable to start the sftp session, error: EOF"
+    host.says("cat", f"sys.exit({words!r})")
+    ssh = host.fake / "ssh"
+    ssh.write_text("#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    with pytest.raises(ResticFailed, match="host key of the server is unknown"):
+        host.restic().exists()
+
+
 def test_a_password_is_not_an_absent_repository(host: Host) -> None:
     host.says("cat", "print('Fatal: wrong password or no key found', file=sys.stderr); sys.exit(1)")
     with pytest.raises(ResticFailed, match="the password is not the repository's"):

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -285,7 +286,28 @@ class Restic:
             if run.returncode == 0 and not late:
                 return _text(out.fileno())
             words = _text(err.fileno()) + _text(out.fileno())
+        if "unable to start the sftp session" in words and "subprocess ssh:" not in words:
+            words = self._ask_ssh() + words
         raise self._failed(run.returncode, words, what, timeout if timed_out else None)
+
+    def _ask_ssh(self) -> str:
+        """What ssh has to say: on a busy host restic ends before it has handed that on."""
+        command = next((item.partition("=")[2] for item in self._repository.options if item.startswith("sftp.c")), "")
+        if not command:
+            return ""
+        try:
+            # AnsibleModule.run_command is out of reach here: the engine runs without Ansible.
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
+                shlex.split(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=self._repository.connect_timeout,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stderr.decode("utf-8", "replace") if done.returncode else ""
 
     def _failed(self, code: int, words: str, what: str, timeout: float | None) -> ResticFailed:
         where = f"The off-site repository {self._repository.address}"
