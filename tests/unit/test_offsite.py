@@ -355,7 +355,7 @@ def test_another_host_having_a_backup_of_this_name_does_not_count(host: Host) ->
     tags = ["titan.ops", "database=titan_brain", f"backup={path.name}", f"sha256={sha}"]
     found = {"id": "ab12", "hostname": "another", "time": "2026-02-06T02:00:00Z", "tags": tags}
     for hostname, missing in (("another", [path.name]), ("droplet", [])):
-        host.says("snapshots", f"print(json.dumps([{ {**found, 'hostname': hostname}!r}]))")
+        host.says("snapshots", f"print(json.dumps([{dict(found, hostname=hostname)!r}]))")
         told = offsite.copy(host.options(), host.restic(), init=False, check_mode=True)
         assert told["copied"] == missing, hostname
 
