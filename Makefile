@@ -41,8 +41,8 @@ molecule: venv ## every molecule scenario on the sandbox Droplet, or one: scenar
 	@scripts/molecule $(scenario)
 
 .PHONY: bench
-bench: sandbox ## both rotations by playbook against the runbook's own commands, side by side on the sandbox
-	@failed=0; for name in rotate_hmac rotate_db_password; do \
+bench: sandbox ## rotations, backups and restores against the runbook's own commands, side by side on the sandbox
+	@failed=0; for name in rotate_hmac rotate_db_password backups; do \
 	  echo "--- $$name"; python tests/bench/$$name.py || failed=1; done; exit $$failed
 
 .PHONY: chaos

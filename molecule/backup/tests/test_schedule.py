@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from backups import DIRECTORY, assert_tidy, clear, names
+from backups import DIRECTORY, assert_tidy, clear, names, table_locked
 from droplet import Droplet, changes
 
 SCRIPT = "/opt/titan/scripts/ops/backup_db.sh"
@@ -82,6 +82,24 @@ def test_while_another_operation_runs_it_waits_and_then_names_it(droplet: Drople
     with droplet.edited('s/"lock_timeout": [0-9.]*/"lock_timeout": 1/', settings):
         done = droplet.host.run(f"flock /opt/titan/state/deploy.lock {SCRIPT}")
     assert done.rc == 75 and "host lock" in done.stderr
+
+
+@pytest.mark.parametrize("rotation", ["pg_password", "hmac_rotate"])
+def test_a_rotation_waits_while_it_runs_and_then_names_it(droplet: Droplet, rotation: str) -> None:
+    before = (droplet.containers(), droplet.sh("sha256sum /opt/titan/compose/.env.prod"))
+    with table_locked(droplet) as holder, droplet.background(f"exec {SCRIPT} while_rotating") as running:
+        droplet.sh(
+            'for i in $(seq 600); do [ -n "$(docker ps -q --filter label=titan.ops.sidecar)" ] && exit 0;'
+            " sleep 0.1; done; exit 1"
+        )
+        told = droplet.module(rotation, lock_timeout=1)
+        assert holder.stdin
+        holder.stdin.close()
+        assert running.wait(120) == 0
+    assert told["failed"] and "The host lock /opt/titan/state/deploy.lock is held by backup_db.sh" in told["msg"], told
+    assert "for: back the database up; waited 1 seconds for it" in told["msg"]
+    assert (droplet.containers(), droplet.sh("sha256sum /opt/titan/compose/.env.prod")) == before
+    assert_tidy(droplet)
 
 
 def test_cron_really_runs_it(droplet: Droplet) -> None:

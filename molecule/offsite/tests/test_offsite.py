@@ -127,6 +127,32 @@ def test_a_backup_comes_back_after_the_host_has_lost_it(droplet: Droplet, unchan
     assert seen["state"] == "good"
 
 
+def test_a_restore_takes_one_straight_from_there(droplet: Droplet) -> None:
+    """Without a confirmation it is brought and shown only; with one it takes the database's place."""
+    newest = snapshots(droplet, "--tag", "titan.ops")[-1]
+    name = next(tag for tag in newest["tags"] if tag.startswith("backup="))[7:]
+    ident = (
+        'docker exec titan-postgres psql -XAtU titan -d titan_brain -c "SELECT oid FROM pg_database WHERE datname = '
+    )
+    ident += "'titan_brain'\""
+    before = droplet.sh(ident)
+    droplet.sh(f"rm {DIRECTORY}/{name}*")
+    asked = ("-e", "backup=offsite:latest")
+    assert changes(droplet.playbook("restore", "--check", *asked, "-e", "confirm=titan_brain")) == 1
+    assert name not in backups(droplet)
+    shown = droplet.playbook("restore", *asked)
+    assert shown.returncode != 0 and "run it again with -e confirm=titan_brain" in words(shown)
+    assert name in backups(droplet) and droplet.sh(ident) == before
+    done = droplet.playbook("restore", *asked, "-e", "confirm=titan_brain")
+    assert done.returncode == 0 and f"titan_brain was restored from {DIRECTORY}/{name}" in words(done), words(done)
+    assert droplet.sh(ident) != before
+    droplet.wait_healthy()
+    kept = droplet.sh(
+        "docker exec titan-postgres psql -XAtU titan -d postgres -c '\\l' | grep -o '^titan_brain__before_[0-9]*'"
+    )
+    droplet.sh(f"docker exec titan-postgres dropdb -U titan {kept.strip()}")
+
+
 def test_the_policy_forgets_what_it_says_and_nothing_of_anybody_else(droplet: Droplet) -> None:
     """Old days, one verified, one with a label, and snapshots of others: restic's own list, before and after."""
     droplet.sh("mkdir -p /root/old; echo x > /root/old/file")
