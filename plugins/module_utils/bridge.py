@@ -181,7 +181,7 @@ def run_module(
         if isinstance(exc, LockHeld):
             context.begin()  # it never began: the wait was not its own
         redact = context.stack.redact if context.stack else Redactor()
-        for warning in exc.facts.pop("warnings", ()):
+        for warning in [*(context.stack.warnings if context.stack else ()), *exc.facts.pop("warnings", ())]:
             module.warn(redact.known(warning))
         record(exc)
         _fail(module, exc, redact)
@@ -192,6 +192,7 @@ def run_module(
     for name in ("about", "samples"):  # for the history and the metrics alone
         result.pop(name, None)
     if context.stack:
+        result["warnings"] = [*context.stack.warnings, *result.get("warnings", [])]
         result = _masked(result, context.stack.redact.known)
     for warning in result.pop("warnings", []):
         module.warn(warning)

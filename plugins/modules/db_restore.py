@@ -272,7 +272,8 @@ def operation(context: Context) -> dict:
     stack = context.open(read=False)  # an interrupted restore is recovered whatever the files say by now
     effects = effects_of(stack, lambda: context.cancelled, progress=context.progress)
     dry = context.check_mode or options.confirm is None
-    recover_others(stack, JOURNAL, check_mode=dry, connector=functools.partial(Server, runner=context.runner))
+    connector = functools.partial(Server, runner=context.runner)
+    recover_others(stack, JOURNAL, check_mode=dry, locked=not context.check_mode, connector=connector)
     return restore(stack, options, effects, check_mode=context.check_mode)
 
 

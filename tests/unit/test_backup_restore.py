@@ -610,9 +610,130 @@ def test_sessions_that_come_again_and_again_do_not_hold_the_swap_up(site: Site) 
 
 def test_prepared_transactions_are_told_before_anything_happens(site: Site) -> None:
     path = make(site)
-    statements = ("BEGIN", "CREATE TABLE unborn (id int)", "PREPARE TRANSACTION 'half done'")
+    # the database's own setting is one for services
+    statements = (
+        "SET idle_in_transaction_session_timeout = 0",
+        "BEGIN",
+        "CREATE TABLE unborn (id int)",
+        "PREPARE TRANSACTION 'half done'",
+    )
     site.server.sql(*statements, database="titan_brain")
     try:
         refused(site, path, "prepared transactions, with which it cannot be renamed: half done")
     finally:
         site.server.sql("ROLLBACK PREPARED 'half done'", database="titan_brain")
+
+
+# What must never be dropped
+
+
+def test_an_undo_drops_nothing_however_old_that_is(site: Site) -> None:
+    path = make(site)
+    more(site)
+    site.restore(path.name, keep_days=0)
+    assert site.restore(undo=True, check_mode=True)["dropped"] == []
+    told = site.restore(undo=True)
+    assert told["dropped"] == [] and site.rows() == "510"
+    site.restore(undo=True)
+
+
+@pytest.mark.parametrize("mark", ["side", "kept"])
+def test_a_database_that_somebody_has_renamed_with_our_mark_is_the_one_in_use_all_the_same(
+    site: Site, mark: str
+) -> None:
+    """The mark stays with a database that is renamed by hand, and says nothing any more."""
+    old = siblings.kept_mark("titan_brain", "20200101000000", "some.sql", 0.0, "its own")
+    text = siblings.side_mark("titan_brain", "20200101000000") if mark == "side" else old
+    path = make(site)
+    more(site)
+    site.server.sql(f"COMMENT ON DATABASE titan_brain IS '{text}'")
+    try:
+        told = site.restore(path.name)
+        assert told["tidied"] == [] and told["dropped"] == [] and site.rows(told["kept"]) == "510"
+        planned = create.plan(site.stack, site.options(), site.effects)
+        assert planned.expired == ()
+        site.restore(undo=True)
+        shown = site.server.sql(
+            "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = 'titan_brain'"
+        )
+        assert (site.rows(), shown) == ("510", "" if mark == "side" else "its own")
+    finally:
+        site.server.sql("COMMENT ON DATABASE titan_brain IS NULL")
+
+
+def test_a_late_recovery_keeps_what_was_written_since_and_says_who_is_not_well(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    with monkeypatch.context() as patched:
+        killed_at(patched, "prove", written=True)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    more(site)  # brain runs for days
+    sick_with(site, monkeypatch, lambda: True)
+    stack = site.open()
+    assert restore.recover(stack, site.effects) == "finished"
+    assert stack.warnings == ["titan-brain is not well: titan-brain is not well"]
+    assert site.rows() == "510" and len(site.kept()) == 1
+    monkeypatch.undo()
+    site.whole()
+    site.restore(undo=True)
+
+
+def test_a_journal_that_cannot_be_written_after_the_swap_is_no_reason_to_go_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    note = Journal.note
+
+    def full(self: Journal, **changes: Any) -> None:
+        if changes.get("step") in ("start the writers", "prove"):
+            raise OpsError("No space left on device")
+        note(self, **changes)
+
+    monkeypatch.setattr(Journal, "note", full)
+    told = site.restore(path.name)
+    assert told["changed"] and site.rows() == "500"
+    site.restore(undo=True)
+
+
+def test_an_undo_after_an_interrupted_restore_undoes_that_one_and_not_the_one_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    first = site.restore(path.name)
+    site.server.sql("INSERT INTO orders SELECT i, 'new' FROM generate_series(501, 505) i", database="titan_brain")
+    with monkeypatch.context() as patched:
+        killed_at(patched, "swap the names", written=True)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    told = site.restore(undo=True)
+    assert (told["recovered"], told["steps"]) == ("undone", [])
+    assert site.rows() == "505" and site.kept() == [first["kept"]]
+    site.whole()
+
+
+def test_a_probe_of_a_service_that_is_not_there_is_refused_before_anything(site: Site) -> None:
+    path = make(site)
+    probe = {"service": "titan-brian", "port": 3100, "path": "/health"}
+    refused(site, path, "titan-brian", probes=[probe])
+
+
+def test_a_database_that_somebody_makes_meanwhile_is_not_taken_for_the_new_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    site.server.sql("ALTER DATABASE titan_brain RENAME TO titan_brain_aside")
+    try:
+        with monkeypatch.context() as patched:
+            killed_at(patched, "create the new database", written=True)
+            with pytest.raises(Killed):
+                site.restore(path.name)
+        site.server.sql("CREATE DATABASE titan_brain OWNER titan")
+        assert restore.recover(site.open(), site.effects) == "undone"
+        assert "titan_brain" in site.databases()
+    finally:
+        site.server.sql("DROP DATABASE IF EXISTS titan_brain")
+        site.server.sql("ALTER DATABASE titan_brain_aside RENAME TO titan_brain")

@@ -90,7 +90,8 @@ def main(
             told = job.run()
     except OpsError as exc:
         _say(err, f"backup_db.sh: FAILED: {job.redact.known(str(exc))}")
-        for warning in [*job.record(exc), *job.call_hook(exc)]:
+        operation = HISTORY["copy"] if asked.offsite else "backup"
+        for warning in [*job.record(exc, operation), *job.call_hook(exc)]:
             _say(err, f"backup_db.sh: warning: {warning}")
         return BUSY if isinstance(exc, LockHeld) else FAILED
     for warning in [*told["warnings"], *job.record(told)]:

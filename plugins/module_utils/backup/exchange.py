@@ -26,7 +26,7 @@ from .options import Database
 from .restore_plan import RestorePlan
 from .scratch import connected
 from .server import Server, awake
-from .siblings import RESTORE, drop_side, kept_mark, side_mark
+from .siblings import RESTORE, drop_side, kept_mark, own_comment, side_mark
 from .swap import swap
 from .tools import Effects, drop_passfile
 from .work import drop_work
@@ -45,7 +45,7 @@ def journal_of(stack: Stack, *, undo: bool = False) -> Journal:
 def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
     """The journal of a restore that begins."""
     options, database = planned.options, planned.database
-    own = str(planned.today.properties.get("comment") or "") if planned.today else ""
+    own = own_comment(str(planned.today.properties.get("comment") or "")) if planned.today else ""
     back = planned.back
     mark = kept_mark(database, planned.ident, planned.what, planned.until, own)
     return {
@@ -61,7 +61,7 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
         "incoming": planned.incoming,
         "kept": planned.kept,
         # comments: of the database in use and of the other one, when swapped and when not
-        "new_comment": back.comment if back else str(planned.properties.get("comment") or ""),
+        "new_comment": own_comment(back.comment if back else str(planned.properties.get("comment") or "")),
         "kept_comment": mark,
         "own_comment": own,
         "incoming_comment": (
@@ -72,7 +72,8 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
         "writers": list(planned.writers),
         "well": list(planned.well),
         "stopped": False,
-        "probes": [asdict(probe) for probe in options.probes],
+        "probes": [asdict(probe) for probe in planned.probes],
+        "swapping": False,
         "health_timeout": options.health_timeout,
         "stop_timeout": options.stop_timeout,
     }
@@ -137,7 +138,7 @@ class Exchange:
         if self.writers.services:
             self.step("stop the writers", stopped=True)
             self.writers.stop()
-        self.step("swap the names")
+        self.step("swap the names", swapping=True)
         names = {record["incoming"]: database}
         comments = {database: record["new_comment"]}
         if record["there"]:
@@ -145,8 +146,12 @@ class Exchange:
             comments[record["kept"]] = record["kept_comment"]
         swap(server.admin, names, comments)
 
-    def finish(self) -> None:
+    def finish(self, *, late: bool = False) -> None:
         """From the new names to the proof; the journal ends.
+
+        Args:
+            late: a later run does it: who is not well then is told. Nobody knows what was written since, so that the
+                new database stays.
 
         Raises:
             OpsError: the proof failed.
@@ -159,7 +164,7 @@ class Exchange:
         if not self.swapped(server):
             raise OpsError(f"The database {self.target.database} is not the new one")
         if self._record["stopped"]:
-            proved, warnings = self.writers.prove()
+            proved, warnings = self.writers.prove(demand=not late)
             self.proved += proved
             self.warnings += warnings
         self._journal.conclude("finished", ended=self._stack.clock.now())
@@ -171,14 +176,18 @@ class Exchange:
             OpsError: it does not answer, or there is neither the one nor the other.
         """
         record, database = self._record, self.target.database
+        if not record["swapping"]:
+            return False
         with contextlib.closing(connected(server.admin)) as session:
-            wanted = ", ".join(quote_literal(str(name)) for name in (database, record["kept"] or database))
+            wanted = ", ".join(
+                quote_literal(str(name)) for name in (database, record["kept"] or database, record["incoming"])
+            )
             names = {
                 name
                 for (name,) in session.run([f"SELECT datname FROM pg_catalog.pg_database WHERE datname IN ({wanted})"])
             }
         if not record["there"]:
-            return database in names
+            return database in names and record["incoming"] not in names
         if database not in names:
             raise OpsError(
                 f"The server has no database {database}: somebody has renamed or dropped it since",
@@ -193,8 +202,7 @@ class Exchange:
             OpsError: it is not, and the journal stays.
         """
         stack, record = self._stack, self._record
-        with contextlib.suppress(OpsError):  # a full disk must not keep the writers from starting again
-            self._note("undo")
+        self._note("undo")
         self._await_docker()
         server = awake(stack, self.target, timeout=record["health_timeout"])
         remove_leftovers(stack.engine, server.container)
@@ -214,11 +222,11 @@ class Exchange:
         if not record["undo"]:
             drop_side(server.admin, database, record["ident"])
         if record["stopped"]:
-            self.warnings += self.writers.prove()[1]
+            self.warnings += self.writers.prove(demand=False)[1]
         self._journal.conclude("undone", ended=self._stack.clock.now())
 
     def recover(self) -> str:
-        """What an interrupted run has left: finished where the names are the new ones and all is well, else undone.
+        """What an interrupted run has left: finished where the names are the new ones, else undone.
 
         Returns:
             "finished" or "undone".
@@ -229,15 +237,15 @@ class Exchange:
         self._await_docker()
         server = awake(self._stack, self.target, timeout=self._record["health_timeout"])
         if self.swapped(server):
-            with contextlib.suppress(OpsError):  # it is not well with the new one: back to the old one
-                self.finish()
-                return "finished"
+            self.finish(late=True)
+            return "finished"
         self.undo()
         return "undone"
 
     def _note(self, name: str) -> None:
-        """A step that nothing may hold up any more."""
-        self._journal.note(step=name)
+        """A step that nothing may hold up any more, a full disk neither; no decision depends on it."""
+        with contextlib.suppress(OpsError):
+            self._journal.note(step=name)
         self._begun(name)
 
     def _begun(self, name: str) -> None:

@@ -235,7 +235,7 @@ class Restic:
         arguments += [word for name, value in tags.items() for word in ("--tag", f"{name}={value}" if value else name)]
         if self._repository.limit_upload:
             arguments.append(f"--limit-upload={self._repository.limit_upload}")
-        text = self._run([*arguments, "--", *names], "copying", timeout, cwd=directory)
+        text = self._unlocking([*arguments, "--", *names], "copying", timeout, cwd=directory)
         summary: dict[str, Any] = {}
         for line in text.splitlines():
             with contextlib.suppress(ValueError):
@@ -260,15 +260,15 @@ class Restic:
         """Check the repository's structure, and read a part of its data."""
         self._unlocking(["check", *([f"--read-data-subset={subset}"] if subset else [])], "checking", timeout)
 
-    def _unlocking(self, arguments: Sequence[str], what: str, timeout: float) -> str:
-        """Run what wants the repository for itself. restic's unlock removes only locks whose process is gone."""
+    def _unlocking(self, arguments: Sequence[str], what: str, timeout: float, *, cwd: str = "/") -> str:
+        """Run what a lock in the repository can hinder. restic's unlock removes only locks whose process is gone."""
         try:
-            return self._run(arguments, what, timeout)
+            return self._run(arguments, what, timeout, cwd=cwd)
         except ResticFailed as exc:
             if exc.cause != "locked":
                 raise
         self._run(["unlock"], "removing stale locks", self._repository.connect_timeout)
-        return self._run(arguments, what, timeout)
+        return self._run(arguments, what, timeout, cwd=cwd)
 
     def _run(self, arguments: Sequence[str], what: str, timeout: float, *, cwd: str = "/") -> str:
         options = [word for option in self._repository.options for word in ("-o", option)]

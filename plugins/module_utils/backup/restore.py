@@ -26,7 +26,7 @@ from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, differences, plan
 from .scratch import connected, drop_database
 from .session import Way
-from .siblings import create_side, dress_side, drop_expired, utc
+from .siblings import create_side, dress_side, utc
 from .source import Source
 from .tools import Cancelled, Effects, drop_passfile
 from .work import drop_work, work_directory
@@ -78,10 +78,14 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
         )
     elif not dry:
         recovered, asked = _recovered(stack, effects)
+        warnings += stack.warnings
+        stack.warnings.clear()
         if recovered:
             warnings.append(f"An interrupted restore was found and {recovered} first.")
     result: dict[str, Any] = {"confirmed": options.confirm is not None, "recovered": recovered, "warnings": warnings}
-    if recovered == "finished" and asked == options.asked:
+    # An undo that is asked for after an interrupted restore wants that one undone, and not the one before it.
+    enough = (recovered == "finished" and asked == options.asked) or (recovered == "undone" and options.undo)
+    if enough:
         return {**result, "changed": True, "database": options.target.database, "steps": []}
     try:
         planned = plan(stack, options, cancelled=effects.cancelled)
@@ -124,6 +128,7 @@ def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
     exchange = Exchange(stack, journal, effects)
     try:
         how = exchange.recover()
+        stack.warnings += exchange.warnings
     except Exception as exc:
         told = exc if isinstance(exc, OpsError) else OpsError(f"{type(exc).__name__}: {exc}")
         raise OpsError(
@@ -195,7 +200,8 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
     drop_work(effects)
     for name in planned.left:
         drop_database(server.admin, name)
-    dropped = drop_expired(server.admin, database, planned.moment)
+    for name in planned.expired:
+        drop_database(server.admin, name)
     journal = journal_of(stack, undo=planned.options.undo)
     try:
         journal.begin(begin_record(stack, planned))
@@ -228,7 +234,7 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         "interruption": exchange.writers.interruption(),
         "restore_seconds": seconds,
         "seconds": round(clock.monotonic() - began, 3),
-        "dropped": dropped,
+        "dropped": list(planned.expired),
         "tidied": [*planned.left, *tidied],
         "warnings": [*warnings, *exchange.warnings],
         "about": {"backup": planned.what, "kept": planned.kept},
@@ -343,6 +349,7 @@ def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exc
         who = ", ".join(planned.writers)
         state = f"The database {planned.database} is the one from before, and {who} was stopped for a while"
         state += " and runs with it again"
+        state += "".join(f". {warning}" for warning in exchange.warnings)
     else:
         state = f"The database {planned.database} was not touched, and no service was stopped"
     if planned.source:

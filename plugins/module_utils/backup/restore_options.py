@@ -19,7 +19,7 @@ from .options import Database, database_spec, directory_of
 __all__ = ["RestoreOptions", "restore_spec"]
 
 _MOST_JOBS = 64
-_BRAIN_HEALTH = Probe.from_params({"service": "titan-brain", "port": 3100, "path": "/health"})
+BRAIN_HEALTH = Probe.from_params({"service": "titan-brain", "port": 3100, "path": "/health"})
 
 
 def restore_spec() -> dict[str, Any]:
@@ -62,7 +62,7 @@ class RestoreOptions:
     undo: bool = False
     kept: str | None = None
     writers: tuple[str, ...] = ("titan-brain",)
-    probes: tuple[Probe, ...] = (_BRAIN_HEALTH,)
+    probes: tuple[Probe, ...] = (BRAIN_HEALTH,)
     keep_days: int = 7
     jobs: int = 1
     partial: bool = False

@@ -10,19 +10,20 @@ import contextlib
 import datetime
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from ..compose.stack import Stack
-from ..core.errors import InvalidInput, Refused
+from ..core.errors import InvalidInput, OpsError, Refused
 from ..database.login import Connection
 from ..database.psql import quote_literal
+from ..health.probe import Probe
 from .compare import contents, counted
-from .restore_options import RestoreOptions
+from .restore_options import BRAIN_HEALTH, RestoreOptions
 from .scratch import connected, refuse_without_space
 from .server import Server, reach
 from .session import Facts, database_facts
-from .siblings import Kept, kept_databases, kept_name, missing_roles, side_databases, side_name, utc
+from .siblings import Kept, expired_databases, kept_databases, kept_name, missing_roles, side_databases, side_name, utc
 from .source import Source, find_source
 from .writers import running
 
@@ -65,6 +66,7 @@ class RestorePlan:
     properties: Mapping[str, Any]
     writers: tuple[str, ...]
     well: tuple[str, ...]
+    probes: tuple[Probe, ...]
     expired: tuple[str, ...]
     left: tuple[str, ...]
     needed_bytes: int
@@ -150,6 +152,7 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     if not options.undo and options.backup is None:
         find_source(options.directory, "", cancelled=cancelled)  # says which there are
     services = _services(stack, options)
+    probes = tuple(_probes(stack, options))
     server = reach(stack, target)
     source = None if options.undo else find_source(options.directory, str(options.backup), cancelled=cancelled)
     moment = stack.clock.now()
@@ -162,8 +165,8 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
         properties = _properties(today, source)
         if source:
             _refuse_missing_roles(session, source, properties)
-        expired = [item for item in kept if item.until <= moment and item is not back]
-        room = sum(_size(session, item.name) for item in expired)
+        expired = [] if options.undo else _expired(server, database, moment)
+        room = sum(_size(session, name) for name in expired)
         warnings = _warnings(session, options, source, today, server)
         left = side_databases(session, database)
     if options.undo and today is None:
@@ -185,8 +188,9 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
         back_rows=back_rows,
         properties=properties,
         writers=tuple(active),
+        probes=probes,
         well=tuple(well),
-        expired=tuple(item.name for item in expired),
+        expired=tuple(expired),
         left=tuple(left),
         needed_bytes=needed,
         warnings=tuple(warnings),
@@ -200,6 +204,26 @@ def _services(stack: Stack, options: RestoreOptions) -> list[str]:
     if stack.resolve(options.target.service) in services:
         raise InvalidInput(f"{options.target.service} is the database itself, which must run while its name is swapped")
     return services
+
+
+def _probes(stack: Stack, options: RestoreOptions) -> list[Probe]:
+    """The deep health checks, by service; the default one only where there is such a service."""
+    found = []
+    for probe in options.probes:
+        try:
+            found.append(replace(probe, service=stack.resolve(str(probe.service))))
+        except InvalidInput:
+            if options.probes != (BRAIN_HEALTH,):
+                raise
+    return found
+
+
+def _expired(server: Server, database: str, moment: float) -> list[str]:
+    """The kept databases to drop; none where the one in use cannot be looked into. (An undo drops none at all.)"""
+    try:
+        return expired_databases(server.admin, database, moment)
+    except OpsError:
+        return []
 
 
 def _to_take_back(options: RestoreOptions, kept: list[Kept]) -> Kept:

@@ -35,6 +35,7 @@ __all__ = [
     "kept_mark",
     "kept_name",
     "missing_roles",
+    "own_comment",
     "side_databases",
     "side_mark",
     "side_name",
@@ -49,9 +50,12 @@ _KEPT = (
     "titan.ops: {database} as it was before restore {id} of {what}; dropped after {until}, or with the next backup then"
 )
 _IS_KEPT = re.compile(
-    r"titan\.ops: (?P<database>\S+) as it was before restore (?P<id>\d{14}) of (?P<what>.+); dropped after "
+    r"titan\.ops: (?P<database>\S+) as it was before restore (?P<id>\d{14}) of (?P<what>[^\n]+?); dropped after "
     r"(?P<until>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ), or with the next backup then(?:\n(?P<comment>.*))?",
     re.DOTALL,
+)
+_IS_SIDE = re.compile(
+    r"titan\.ops: restore (?P<id>\d{14}) of (?P<database>\S+) under way; the next run drops this database"
 )
 # The letters of a grant (PostgreSQL 17 manual, table 5.1), as far as databases have them.
 _PRIVILEGES = {"C": "CREATE", "T": "TEMPORARY", "c": "CONNECT"}
@@ -135,9 +139,25 @@ def kept_databases(session: Connection, database: str) -> list[Kept]:
 
 
 def side_databases(session: Connection, database: str) -> list[str]:
-    """Databases that interrupted restores have left on their way."""
-    pattern = re.compile(re.escape(_SIDE).replace(r"\{id\}", r"(\d{14})").replace(r"\{database\}", re.escape(database)))
-    return [name for name, comment in _comments(session).items() if pattern.fullmatch(comment)]
+    """Databases that interrupted restores have left on their way.
+
+    By mark and name: one that somebody has renamed since, mark and all, may be the one in use.
+    """
+    found = []
+    for name, comment in _comments(session).items():
+        mark = _IS_SIDE.fullmatch(comment)
+        if mark and mark["database"] == database and name == side_name(database, mark["id"]):
+            found.append(name)
+    return found
+
+
+def own_comment(text: str) -> str:
+    """A database's comment without our marks, which stay with it when somebody renames it by hand."""
+    while True:
+        mark = _IS_KEPT.fullmatch(text)
+        if mark is None:
+            return "" if _IS_SIDE.fullmatch(text) else text
+        text = mark["comment"] or ""
 
 
 def drop_side(admin: Way, database: str, ident: str) -> bool:

@@ -85,8 +85,11 @@ class Writers:
         found = self._stack.containers_of(self.services).values()
         self._stack.engine.start_together([item.id for items in found for item in items if not item.running])
 
-    def prove(self) -> tuple[list[str], list[str]]:
+    def prove(self, *, demand: bool = True) -> tuple[list[str], list[str]]:
         """Wait until those are well that were before, and give the others the same time, without demanding it.
+
+        Args:
+            demand: raise when one is not well that was before; else that is a warning, too.
 
         Returns:
             What was proved, and warnings.
@@ -100,16 +103,19 @@ class Writers:
             try:
                 self._prove(name, proved)
             except OpsError as exc:
-                if name in self._well:
+                if name not in self._well:
+                    warnings.append(f"{name} was not well before, and is not now: {exc.msg}")
+                elif demand:
                     raise
-                warnings.append(f"{name} was not well before, and is not now: {exc.msg}")
+                else:
+                    warnings.append(f"{name} is not well: {exc.msg}")
         return proved, warnings
 
     def _prove(self, name: str, proved: list[str]) -> None:
         self._wells.update(self._stack.wait_well([name], timeout=self._timeout))
         proved.append(f"{name} is healthy")
         for probe in self._probes:
-            if self._stack.resolve(str(probe.service)) == name:
+            if probe.service == name:
                 self._ask(name, probe)
                 proved.append(f"{name}: GET {probe.path} is well")
 

@@ -39,6 +39,7 @@ class Stack:
         compose_version: the version of Compose, once the files were read.
         redact: masks every secret that the stack's environments hold.
         recovered: the interrupted operations that were finished or undone, for the history.
+        warnings: what the operator should know of what was recovered.
         began: when the operation under way began, seconds since the epoch.
     """
 
@@ -60,6 +61,7 @@ class Stack:
         self.compose_version = version
         self.redact = cli.redact = Redactor()
         self.recovered: list[Recovered] = []
+        self.warnings: list[str] = []
         self.began = clock.now()
         self._cli = cli
         self._trouble = trouble
