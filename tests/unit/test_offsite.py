@@ -276,17 +276,24 @@ def test_a_request_to_end_ends_restic_with_the_signal_that_lets_it_unlock(host: 
     assert (host.fake / "ended").exists()
 
 
-def test_only_a_stale_lock_is_removed_and_the_command_tried_once_more(host: Host) -> None:
+@pytest.mark.parametrize("verb", ["prune", "backup"])
+def test_only_a_stale_lock_is_removed_and_the_command_tried_once_more(host: Host, verb: str) -> None:
+    def call() -> None:
+        if verb == "prune":
+            host.restic().prune(20)
+        else:
+            host.restic().backup("/", ["etc"], host="h", time="2026-02-06 02:00:00", tags={}, timeout=20)
+
     locked = "print('Fatal: repository is already locked by PID 7', file=sys.stderr); sys.exit(1)"
-    host.says("prune", f"if not (here / 'free').exists():\n    {locked}")
+    host.says(verb, f"if not (here / 'free').exists():\n    {locked}")
     host.says("unlock", "(here / 'free').touch()")
-    host.restic().prune(20)
+    call()
     assert [item["words"] for item in host.asked("unlock")] == [["unlock"]]
     (host.fake / "free").unlink()
     host.says("unlock", "")
     with pytest.raises(ResticFailed, match="another process has locked"):
-        host.restic().prune(20)
-    assert len(host.asked("prune")) == 4
+        call()
+    assert len(host.asked(verb)) == 4
 
 
 def test_a_host_without_restic_is_told_how_to_get_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
