@@ -227,9 +227,12 @@ def test_restics_words_have_a_cause(host: Host, code: int, words: str, cause: st
     assert failed.value.cause == cause
 
 
-def test_ssh_is_asked_when_restic_has_not_handed_its_words_on(host: Host) -> None:
+@pytest.mark.parametrize("handed_on", ["", "subprocess ssh: @@@@@@@@@@@\n"])
+def test_ssh_is_asked_when_restic_has_not_handed_its_words_on(host: Host, handed_on: str) -> None:
     """On a busy host restic ends first; without ssh's words every fault would be the same."""
-    words = "Fatal: unable to open repository at sftp:me@there:/x: unable to start the sftp session, error: EOF"
+    words = (
+        f"{handed_on}Fatal: unable to open repository at sftp:me@there:/x: unable to start the sftp session, error: EOF"
+    )
     host.says("cat", f"sys.exit({words!r})")
     ssh = host.fake / "ssh"
     ssh.write_text("#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n")

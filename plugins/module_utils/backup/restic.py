@@ -286,12 +286,12 @@ class Restic:
             if run.returncode == 0 and not late:
                 return _text(out.fileno())
             words = _text(err.fileno()) + _text(out.fileno())
-        if "unable to start the sftp session" in words and "subprocess ssh:" not in words:
+        if "unable to start the sftp session" in words:
             words = self._ask_ssh() + words
         raise self._failed(run.returncode, words, what, timeout if timed_out else None)
 
     def _ask_ssh(self) -> str:
-        """What ssh has to say: on a busy host restic ends before it has handed that on."""
+        """What ssh has to say: on a busy host restic ends before it has handed that on, or all of it."""
         command = next((item.partition("=")[2] for item in self._repository.options if item.startswith("sftp.c")), "")
         if not command:
             return ""
