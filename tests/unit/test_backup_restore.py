@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup import (
     writers,
 )
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
+from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
 from ansible_collections.titan.ops.plugins.module_utils.compose.project import Project, StackOptions
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
@@ -370,6 +372,128 @@ def test_a_dump_made_by_hand_restores_and_says_that_less_is_proved(site: Site, k
     assert "as the manifest says" not in str(told["proved"])
     assert any("has no manifest" in text for text in told["warnings"])
     site.whole()
+
+
+# Seven ways to hide a command from the scanner, each of which once reached psql.
+AWAY = b"\\connect titan_brain\nDELETE FROM public.orders;\nCOMMIT;\n"
+SMUGGLED = {
+    "returns": b"COPY public.orders FROM stdin;\n\\.\r\n" + AWAY + b"\\.\n",
+    "dollars": b"SELECT 1$a$ ' $a$;\n" + AWAY + b"SELECT ' ';\n",
+    "comments": b"COPY/**/public.orders/**/FROM/**/STDIN;\n\\.\n" + AWAY,
+    "query": b"COPY (WITH stdin AS (SELECT 1 AS i) SELECT i FROM stdin) TO STDOUT;\n" + AWAY + b"\\.\n",
+    "set_config": b"SELECT set_config('standard_conforming_strings', 'off', false);\nSELECT '\\'';\n"
+    + AWAY
+    + b"--';\n",
+    "f": b"SET standard_conforming_strings = f;\nSELECT '\\'';\n" + AWAY + b"--';\n",
+    "zero": b"SELECT 1; \0 '\n" + AWAY + b"--';\n",
+    "parenthesis": b"SELECT (1;\nCOPY public.orders FROM stdin;\n" + AWAY + b"\\.\n",
+}
+
+
+def smuggling(site: Site, how: str) -> bytes:
+    """A dump by hand without a \\restrict of its own."""
+    data = re.sub(rb"\\(un)?restrict .*\n", b"", dumped(site))
+    assert b"restrict" not in data
+    return data.replace(b"COPY public.orders", SMUGGLED[how] + b"COPY public.orders", 1)
+
+
+@pytest.mark.parametrize("how", SMUGGLED)
+def test_nothing_smuggled_into_a_dump_reaches_production(site: Site, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "by hand.sql"
+    path.write_bytes(smuggling(site, how))
+    more(site)
+    refused(
+        site, path, r"goes to another database|psql's|COPY that|standard_conforming|zero byte|not every psql|stdin;"
+    )
+    assert site.rows() == "510"
+
+
+@pytest.mark.parametrize("how", SMUGGLED)
+def test_psql_itself_takes_no_command_even_where_the_scanner_sees_none(
+    site: Site, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "by hand.sql"
+    path.write_bytes(smuggling(site, how))
+    more(site)
+    monkeypatch.setattr(Scanner, "passed", lambda _self, chunks: chunks)
+    refused(site, path, "failed at|backslash commands are restricted")
+    assert site.rows() == "510"
+
+
+@pytest.mark.parametrize(
+    ("version", "guarded"),
+    [
+        *(("17.12 (Debian 17.12-0+deb13u1)", True), ("17.6", True), ("17.5", False), ("16.10", True), ("16.9", False)),
+        *(("15.14", True), ("14.19", True), ("13.22", True), ("13.21", False), ("12.22", False), ("18.0", True)),
+        *(("19devel", True), ("8.4.1", False)),
+    ],
+)
+def test_a_psql_that_knows_it_is_told_to_take_no_command(
+    site: Site, version: str, guarded: bool, tmp_path: Path
+) -> None:
+    """Where it does not, the dump's own \\restrict must not reach it, either."""
+    psql = tmp_path / "psql"
+    psql.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) echo "psql (PostgreSQL) {version}";;'
+        f' *) exec {site.server.binaries}/psql "$@";; esac\n'
+    )
+    psql.chmod(0o755)
+    site.services.instead = {"psql": str(psql)}
+    path = tmp_path / "by hand.sql"
+    path.write_bytes(dumped(site))
+    calls: list[list[str]] = []
+    site.services.on_start = calls.append
+    assert site.restore(str(path))["tables"] == 2
+    [loading] = [argv for argv in calls if argv[0] == "psql" and "--version" not in argv]
+    keys = [text for text in loading if "restrict" in text]
+    assert bool(keys) is guarded and all(re.fullmatch(r"--command=\\restrict [0-9a-f]{32}", text) for text in keys)
+
+
+def test_a_dump_without_the_data_is_refused_unless_that_is_said(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "part.sql"
+    for options in (["--schema-only"], ["--exclude-table-data=orders"], ["--exclude-table-data=orders", "--inserts"]):
+        path.write_bytes(dumped(site, *options))
+        refused(site, path, r"has no data for \d tables that titan_brain has rows of now: .*public\.orders")
+    path.write_bytes(dumped(site, "--schema-only", "-Fc"))
+    refused(site, path, "has no data for 2 tables")
+    assert site.restore(str(path), partial=True)["rows"] == 0
+    assert site.restore(undo=True)["rows"] == 507
+
+
+def test_a_table_that_was_empty_then_is_no_missing_one(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "by hand.sql"
+    site.server.sql("CREATE TABLE young (id int)", database="titan_brain")
+    try:
+        path.write_bytes(dumped(site))
+        site.server.sql("INSERT INTO young VALUES (1)", database="titan_brain")
+        assert site.restore(str(path))["differences"] == {"public.young": {"backup": 0, "today": 1}}
+        site.restore(undo=True)
+    finally:
+        site.server.sql("DROP TABLE young", database="titan_brain")
+
+
+def test_of_inserts_no_number_is_claimed(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "by hand.sql"
+    path.write_bytes(dumped(site, "--inserts"))
+    looked = site.restore(str(path), confirm=None)
+    assert (looked["rows"], looked["tables"], looked["differences"]) == (None, None, {})
+    told = site.restore(str(path))
+    assert told["proved"][0] == "psql has run the file, whose INSERTs nobody counts, to its end: 507 rows of 2 tables"
+
+
+def test_a_table_that_others_inherit_from_is_counted_alone(site: Site, tmp_path: Path) -> None:
+    statements = ("CREATE TABLE child () INHERITS (orders)", "INSERT INTO child VALUES (9001, 'child')")
+    site.server.sql("SET ROLE titan", *statements, database="titan_brain")
+    try:
+        path = tmp_path / "by hand.sql"
+        path.write_bytes(dumped(site))
+        told = site.restore(str(path))
+        assert told["proved"][0] == "508 rows of 3 tables, as many as the file holds; it has no manifest"
+        site.restore(undo=True)
+        assert site.restore(make(site).name)["changed"]
+        site.restore(undo=True)
+    finally:
+        site.server.sql("DROP TABLE child", database="titan_brain")
 
 
 def test_a_dump_that_would_create_the_database_itself_is_refused(site: Site, tmp_path: Path) -> None:

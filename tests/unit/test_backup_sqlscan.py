@@ -33,6 +33,8 @@ STRINGS = (
     b"SELECT a$b$c, $1 FROM t;\n"
 )
 DUMP = HEAD + COPY + STRINGS + TAIL
+# as psql gets it, which has a \restrict of ours
+SENT = DUMP.replace(b"\\restrict abcDEF123", b"").replace(b"\\unrestrict abcDEF123", b"")
 
 
 def in_pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -74,6 +76,92 @@ def test_a_command_to_psql_never_passes(bad: bytes, size: int) -> None:
         for piece in scanner.passed(in_pieces(HEAD + COPY + bad + TAIL, size)):
             seen += piece
     assert bad not in seen
+
+
+# What hides a command from who reads otherwise than psql; each passed once.
+EVIL = b"\\connect titan_brain\nDELETE FROM public.orders;\n"
+HIDDEN = {
+    "data end with a carriage return": b"COPY a (b) FROM stdin;\n\\.\r\n" + EVIL + b"\\.\n",
+    "dollar quote after a number": b"SELECT 1$a$ ' $a$;\n" + EVIL + b"SELECT ' ';\n",
+    "comments for blanks": b"COPY/**/a/**/FROM/**/STDIN;\n'\n\\.\n" + EVIL + b"SELECT ' ';\n",
+    "COPY of a query": b"COPY (WITH stdin AS (SELECT 1 AS i) SELECT i FROM stdin) TO STDOUT;\n" + EVIL + b"\\.\n",
+    "set_config": b"SELECT set_config('standard_conforming_strings', 'off', false);\nSELECT '\\'';\n"
+    + EVIL
+    + b"SELECT ' ';\n",
+    "f for off": b"SET standard_conforming_strings = f;\nSELECT '\\'';\n" + EVIL + b"SELECT ' ';\n",
+    "zero byte": b"SELECT 1; \0 '\n" + EVIL + b"SELECT '; \0 ';\n",
+    "open parenthesis": b"SELECT (1;\nCOPY a FROM stdin;\n" + EVIL + b"\\.\n",
+    "open block": b"CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS '';\nCOPY a FROM stdin;\n"
+    + EVIL
+    + b"end;\n\\.\n",
+    "block opened after a number": b"CREATE FUNCTION 1begin;\nCOPY a FROM stdin;\n" + EVIL + b"end;\n\\.\n",
+    "block not closed": b"CREATE FUNCTION begin() :end;\nCOPY a FROM stdin;\n" + EVIL + b"end;\n\\.\n",
+    "comment ended by a carriage return": b"SELECT 1; -- \r" + EVIL,
+    "dollar quote after a dollar quote": b"SELECT $a$x$a$$b$ ' $b$;\n" + EVIL + b"SELECT ' ';\n",
+    "dollar quote after a variable": b"SELECT :abc$a$ ' $a$;\n" + EVIL + b"SELECT ' ';\n",
+    "dollar quote after junk": b"SELECT 1a$b$ ' $b$;\n" + EVIL + b"SELECT ' ';\n",
+    "E after a number": b"SELECT 1E'\\'';\n" + EVIL + b"SELECT ' ';\n",
+    "E string in parts": b"SELECT E'a'\n'\\'';\n" + EVIL + b"SELECT ' ';\n",
+    "pg_settings": b"UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings';\n",
+    "inserted": b"INSERT INTO a SELECT set_config('standard_conforming_strings', 'off', false);\n",
+    "quoted name": b'SET "standard_conforming_strings" = off;\n',
+    "escaped name": b'SET U&"\\0073tandard_conforming_strings" = off;\n',
+    "names": b"SET NAMES 'SJIS';\n",
+    "reset": b"RESET ALL;\n",
+    "comment within": b"SET/**/client_encoding/**/=/**/'Shift_JIS';\n",
+    "COPY of a program": b"COPY a FROM PROGRAM 'id';\n",
+    "COPY with options": b"COPY a FROM stdin WITH (FORMAT csv);\n1\n\\.\n",
+    "long statement": b"SET " + b" " * (1 << 16) + b"standard_conforming_strings = off;\n",
+    "unended": b"SET standard_conforming_strings = off\n",
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("how", HIDDEN)
+def test_no_way_to_hide_a_command_passes(how: str, size: int) -> None:
+    scanner, seen = Scanner("x.sql"), b""
+    with pytest.raises(InvalidInput):
+        for piece in scanner.passed(in_pieces(b"SELECT 1;\n" + HIDDEN[how], size)):
+            seen += piece
+    assert b"\\connect" not in seen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"SET client_encoding = 'UTF8';\nSET client_encoding TO latin1;\nSET standard_conforming_strings TO 'on';\n",
+        b"SELECT pg_catalog.set_config('search_path', '', false);\nSELECT pg_catalog.setval('public.a', 5, true);\n",
+        b"INSERT INTO a VALUES ('client_encoding', E'a',\n 'b', E'c'\n, 'd'), (1e5, $1, '1'::text);\n",
+        b"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('client_encoding') $$;\n",
+        b"CREATE FUNCTION f() RETURNS int LANGUAGE sql\n    BEGIN ATOMIC\n SELECT CASE WHEN true THEN 1 END AS a;\n"
+        b" SELECT 2;\nEND;\n" + COPY,
+        b"CREATE RULE r AS ON DELETE TO a DO INSTEAD ( SELECT 1;\n SELECT 2;\n);\n" + COPY,
+        b'COPY "a.b"."c(d" ("e)f", g) FROM stdin;\n1\t2\n\\.\n',
+        b"COPY a (b) FROM stdin;\n\\.x\n\\\\.\n\\.\r\nSELECT 1;\n",
+        b"INSERT INTO a VALUES ('" + b"x" * (1 << 17) + b"');\n",
+    ],
+)
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_what_only_looks_like_it_passes(text: bytes, size: int) -> None:
+    assert passed(text, size)[0] == text
+
+
+def test_a_dump_of_ours_may_name_what_it_does_not_set() -> None:
+    text = b"CREATE FUNCTION f() RETURNS int LANGUAGE sql SET client_encoding TO 'UTF8' AS $$ SELECT 1 $$;\n"
+    with pytest.raises(InvalidInput, match="names client_encoding"):
+        passed(text)
+    assert b"".join(Scanner("x.sql", foreign=False).passed([text])) == text
+
+
+def test_inserts_are_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.sql"
+    for body, rows in (
+        (STRINGS, None),
+        (b"SELECT 1;\n", {}),
+        (COPY + STRINGS, {'public."odd ""name"': 3, "public.empty": 0}),
+    ):
+        path.write_bytes(HEAD + body + TAIL)
+        assert source(path).rows == rows
 
 
 def test_the_line_of_the_command_is_told() -> None:
@@ -136,7 +224,7 @@ def test_a_plain_dump_is_known_by_its_content(tmp_path: Path, name: str, packed:
         {'public."odd ""name"': 3, "public.empty": 0},
         len(DUMP),
     )
-    assert b"".join(found.through(iter([DUMP]))) == DUMP
+    assert b"".join(found.through(in_pieces(DUMP, 7))) == SENT
 
 
 def test_a_terminals_dump_is_known_by_its_first_line(tmp_path: Path) -> None:
@@ -144,7 +232,7 @@ def test_a_terminals_dump_is_known_by_its_first_line(tmp_path: Path) -> None:
     path.write_bytes(DUMP.replace(b"\n", b"\r\n"))
     found = source(path)
     assert found.returns and found.kind == "SQL, carriage returns taken out"
-    assert b"".join(found.through(iter([path.read_bytes()]))) == DUMP
+    assert b"".join(found.through(iter([path.read_bytes()]))) == SENT
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 from ..core.errors import OpsError
-from ..database.login import connect
+from ..database.login import Connection, connect
 from .manifest import Manifest
-from .session import Way, counts, objects
+from .session import Way, counts, objects, own_counts
 
-__all__ = ["compare", "contents", "counted", "differing"]
+__all__ = ["compare", "contents", "counted", "differing", "own_rows"]
 
 _MOST_TOLD = 5
 
@@ -40,10 +41,26 @@ def contents(way: Way) -> tuple[dict[str, int], dict[str, int]]:
     Raises:
         OpsError: the server does not let us.
     """
+    with _looking(way) as session:
+        return counts(session), objects(session)
+
+
+def own_rows(way: Way) -> dict[str, int]:
+    """The rows of the tables that others inherit from, without those.
+
+    Raises:
+        OpsError: the server does not let us.
+    """
+    with _looking(way) as session:
+        return own_counts(session)
+
+
+@contextlib.contextmanager
+def _looking(way: Way) -> Iterator[Connection]:
     session = connect(way.endpoint, way.password or "")
     try:
         session.run(["SET statement_timeout = 0", "SET lock_timeout = '60s'", "SET row_security = off"])
-        return counts(session), objects(session)
+        yield session
     finally:
         session.close()
 

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
+import secrets
 import select
 from collections.abc import Iterator
 from typing import Callable
@@ -25,6 +27,9 @@ from .session import Way
 from .tools import PLACE, Aside, Effects, drive, hashed
 
 __all__ = ["Through", "load"]
+
+# \restrict came with the minor versions of August 2025.
+_RESTRICT_SINCE = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
 
 Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
@@ -53,7 +58,7 @@ def load(
         port: the server's port in its container.
         jobs: for a directory or a custom archive.
         timeout: seconds.
-        through: what a plain dump's bytes go through on their way.
+        through: what a plain dump's bytes go through on their way; it lets no \\restrict pass.
         pipes: a directory of our own for the pipe of a plain dump, else the backup's, as far as the program sees any.
 
     Raises:
@@ -81,6 +86,8 @@ def _load_plain(
     remove(pipe)
     os.mkfifo(pipe, 0o600)
     options = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--single-transaction"]
+    if through:
+        options += _guard(effects, tool, timeout)
     with contextlib.ExitStack() as stack:
         stack.callback(remove, pipe)
         feeder = _Feeder(pipe, backup, made, through)
@@ -93,6 +100,22 @@ def _load_plain(
         raise OpsError(f"psql ended before it had read all of {backup.name}")
     if feeder.sha256 != made.sha256:
         raise _altered(backup)
+
+
+def _guard(effects: Effects, tool: Aside, timeout: float) -> list[str]:
+    """What psql does before the dump: from then on it takes no command to itself, where it knows how to.
+
+    The key is no secret: whoever wrote the dump could not know it.
+    """
+    with tool.run(["psql", "--version"]) as program:
+        drive(program, effects, what="psql --version", timeout=timeout)
+        found = re.search(r"\) (\d+)(?:\.(\d+))?", program.said())
+    major, minor = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    # as the scanner reads, whatever the server's own default is
+    options = ["--command=SET standard_conforming_strings = on"]
+    if major > max(_RESTRICT_SINCE) or minor >= _RESTRICT_SINCE.get(major, minor + 1):
+        options.append(f"--command=\\restrict {secrets.token_hex(16)}")
+    return options
 
 
 def _decoded_bytes(backup: Backup, made: Manifest) -> int | None:

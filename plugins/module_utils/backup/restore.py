@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..compose.sidecar import remove_leftovers
@@ -19,7 +20,7 @@ from ..core.journal import Journal
 from ..core.lock import held_by
 from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
 from ..core.progress import Progress
-from .compare import contents, counted, differing
+from .compare import contents, counted, differing, own_rows
 from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
 from .restore_options import RestoreOptions
@@ -307,10 +308,18 @@ def _compare(planned: RestorePlan, source: Source, way: Way, proved: list[str], 
         proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, and every object, as the manifest says")
     elif source.rows is not None:
         # a table that the dump makes and has no data for is empty, and that is no difference
-        wrong = differing("rows of ", {item: rows.get(item, 0) for item in source.rows}, source.rows)
-        proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, as many as the file holds; it has no manifest")
+        own = {**rows, **own_rows(way)}
+        found = {item: own.get(item, 0) for item in source.rows}
+        wrong = differing("rows of ", found, source.rows)
+        told = f"{sum(found.values())} rows of {len(found)} tables"
+        proved.append(f"{told}, as many as the file holds; it has no manifest")
     else:
-        proved.append(f"pg_restore has read the archive to its end: {sum(rows.values())} rows of {len(rows)} tables")
+        who = (
+            "psql has run the file, whose INSERTs nobody counts,"
+            if made.format == "plain"
+            else "pg_restore has read the archive"
+        )
+        proved.append(f"{who} to its end: {sum(rows.values())} rows of {len(rows)} tables")
     if wrong:
         more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
         of = "its manifest says" if not source.foreign else "the file holds"
@@ -318,16 +327,29 @@ def _compare(planned: RestorePlan, source: Source, way: Way, proved: list[str], 
             f"What {name} restores is not what {of}: {'; '.join(wrong[:_MOST_TOLD])}{more}",
             hint="Do not rely on this backup: restore an older one.",
         )
-    missing = sorted(set(planned.today_rows or ()) - set(rows))
-    if source.foreign and missing and not planned.options.partial:
-        told = ", ".join(missing[:_MOST_TOLD]) + (
-            f" and {len(missing) - _MOST_TOLD} more" * (len(missing) > _MOST_TOLD)
-        )
-        raise OpsError(
-            f"{name} lacks {len(missing)} of the tables that {planned.database} has now: {told}",
-            hint="titan-brain empties a database that is not whole. If this is what you want, say partial=true.",
-        )
+    if source.foreign and not planned.options.partial:
+        _refuse_partial(planned, source, rows)
     return rows
+
+
+def _refuse_partial(planned: RestorePlan, source: Source, rows: Mapping[str, int]) -> None:
+    """Refuse a dump that lacks tables, or has no data for some: pg_dump writes a COPY for an empty table, too."""
+    today, name = planned.today_rows or {}, source.backup.name
+    missing = sorted(set(today) - set(rows))
+    empty = sorted(
+        item for item, number in today.items() if number and rows.get(item) == 0 and item not in (source.rows or {})
+    )
+    for tables, lacks, has in (
+        (missing, f"lacks {len(missing)} of the tables", "has now"),
+        (empty, f"has no data for {len(empty)} tables", "has rows of now"),
+    ):
+        if tables:
+            told = ", ".join(tables[:_MOST_TOLD])
+            told += f" and {len(tables) - _MOST_TOLD} more" * (len(tables) > _MOST_TOLD)
+            raise OpsError(
+                f"{name} {lacks} that {planned.database} {has}: {told}",
+                hint="titan-brain empties a database that is not whole. If this is what you want, say partial=true.",
+            )
 
 
 def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exception) -> OpsError:

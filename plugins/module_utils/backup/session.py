@@ -30,6 +30,7 @@ __all__ = [
     "locate_server",
     "objects",
     "open_session",
+    "own_counts",
 ]
 
 # Where servers keep their socket, in a container's own file system (/var/run is a link there, which would lead astray
@@ -224,17 +225,25 @@ def _facts(session: Connection) -> Facts:
     return Facts(row[0], int(row[1]), int(row[2]), properties, {row[0]: row[1] for row in extensions})
 
 
+def own_counts(session: Connection) -> dict[str, int]:
+    """As ``counts``, for the tables that others inherit from, without those: what COPY writes of them."""
+    parents = "EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)"
+    return _counted(session, f"c.relkind = 'r' AND {parents}", "ONLY ")
+
+
 def counts(session: Connection) -> dict[str, int]:
     """The rows of every table (of a partitioned one: of its partitions), by quoted name.
 
     Views and what can be computed again are not data.
     """
-    names = session.run(
-        [f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM {RELATIONS} AND c.relkind = 'r'"]
-    )
+    return _counted(session, "c.relkind = 'r'")
+
+
+def _counted(session: Connection, which: str, only: str = "") -> dict[str, int]:
+    names = session.run([f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM {RELATIONS} AND {which}"])
     found: dict[str, int] = {}
     for (name,) in sorted(names):
-        [(rows,)] = session.run([f"SELECT pg_catalog.count(*) FROM {name}"])
+        [(rows,)] = session.run([f"SELECT pg_catalog.count(*) FROM {only}{name}"])
         found[name] = int(rows)
     return found
 

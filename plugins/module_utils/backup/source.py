@@ -41,7 +41,7 @@ class Source:
         made: its manifest; without one, what was found out by reading it.
         foreign: whether it has no manifest.
         returns: whether a terminal has put carriage returns into it.
-        rows: rows by table, as far as they are known before it is restored.
+        rows: rows by table, as far as they are known before it is restored: INSERTs are not counted.
         raw_bytes: its size before the compression, as far as that is known.
     """
 
@@ -59,9 +59,11 @@ class Source:
         return f"{_RAW[self.made.format]}{packed}" + (", carriage returns taken out" if self.returns else "")
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The plain dump's bytes as psql gets them."""
+        """The plain dump's bytes as psql gets them, without its own \\restrict: see ``load``."""
         name = self.backup.name
-        return Scanner(name).passed(without_carriage_returns(chunks, name) if self.returns else chunks)
+        return Scanner(name, foreign=self.foreign, unguarded=True).passed(
+            without_carriage_returns(chunks, name) if self.returns else chunks
+        )
 
 
 def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) -> Source:
@@ -181,7 +183,8 @@ def _plain(backup: Backup, compression: str, cancelled: Callable[[], bool]) -> S
     except OpsError as exc:
         raise InvalidInput(f"{backup.name} cannot be restored: {exc.msg}", hint="Restore another backup.") from exc
     made = _made_up(backup, "plain", compression, sha.hexdigest())
-    return Source(backup, made, True, returns, scanner.rows, size)
+    rows = None if scanner.inserts and not scanner.rows else scanner.rows
+    return Source(backup, made, True, returns, rows, size)
 
 
 def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -17,20 +17,41 @@ from ..core.errors import InvalidInput
 
 __all__ = ["Scanner", "without_carriage_returns"]
 
-_IDENT = rb"A-Za-z0-9_\x80-\xff"
-_TOKEN = re.compile(rb"--[^\n]*\n?|/\*|'|\"|;|\\[^\n]*|(?<![%s$])\$(?:[A-Za-z_\x80-\xff][%s]*)?\$" % (_IDENT, _IDENT))
+_LETTER = rb"A-Za-z_\x80-\xff"
+_TOKEN = re.compile(
+    rb"--[^\n\r]*|/\*|\\[^\n]*|['\";()]"
+    rb"|[%(l)s][%(l)s0-9$]*"  # a word
+    rb"|\$(?:[%(l)s][%(l)s0-9]*)?\$"  # the begin of a dollar quote
+    rb"|\$?[0-9]+(?:[%(l)s][%(l)s0-9$]*)?" % {b"l": _LETTER}  # a number or $1, and what sticks to it
+)
 _ESCAPED = re.compile(rb"\\.|''|'", re.DOTALL)
 _COMMENT = re.compile(rb"/\*|\*/")
-_ESCAPES = re.compile(rb"(?<![%s$])[eE]$" % _IDENT)
-_COPY = re.compile(rb"COPY\s+(.*?)\s*(?:\([^()]*\)\s*)?FROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_WORD = re.compile(rb"[%s]+" % _LETTER)
+_DOLLARS = re.compile(rb"\$(?![0-9])")
+_DIFFERS = "which not every psql reads alike"
+_NAME = rb'(?:[%(l)s][%(l)s0-9$]*|"(?:[^"]|"")*")' % {b"l": _LETTER}
+_COPY = re.compile(
+    rb'COPY\s+(%(n)s(?:\s*\.\s*%(n)s)*)(?:\s*\((?:[^()"]|"(?:[^"]|"")*")*\)\s*|\s+)FROM\s+STDIN\s*;' % {b"n": _NAME},
+    re.IGNORECASE,
+)
 # What pg_dump of August 2025 and later begins and ends with.
 _RESTRICT = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\r?")
-_STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?:off|false|0|no)", re.IGNORECASE)
-# Encodings in which a backslash or quote may be the second half of a character (PostgreSQL 17 manual, 24.3.1).
+# How psql reads depends on these two; pg_dump sets them in this way, and a backslash or quote is never the second half
+# of a character but in a few encodings (PostgreSQL 17 manual, 24.3.1).
+_READING = re.compile(rb"standard_conforming_strings|client_encoding", re.IGNORECASE)
+_SET_STRINGS = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|\sTO\s)\s*'?on'?\s*;", re.IGNORECASE)
+_SET_ENCODING = re.compile(rb"SET\s+client_encoding\s*(?:=|\sTO\s)\s*'?([A-Za-z0-9_-]+)'?\s*;", re.IGNORECASE)
 _UNSAFE = re.compile(
-    rb"SET\s+client_encoding\s*(?:=|TO)\s*'?(BIG5|GB18030|GBK|JOHAB|SJIS|SHIFT_JIS_2004|UHC)", re.IGNORECASE
+    rb"(?:MS)?KANJI|SHIFTJIS|SJIS|(?:MS|WIN|WINDOWS)9(?:32|36|49|50)|BIG5|GBK|UHC|GB18030|JOHAB|SHIFTJIS2004"
 )
-_END_OF_DATA = b"\\.\n"
+# Other ways to set them.
+_RESETS = re.compile(rb"SET\s+(?:(?:SESSION|LOCAL)\s+)?NAMES\b|SET\b.*\bU&|(?:RESET|DISCARD)\s+ALL\b", re.I | re.S)
+_SETTERS = re.compile(rb"set_config|pg_settings|U&", re.IGNORECASE)
+# Their strings are data, or run later.
+_TEXTS = re.compile(rb"INSERT\s|COMMENT\s|CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
+_MAY_BE_LONG = re.compile(rb"(?:INSERT|COMMENT|CREATE|ALTER)\b", re.IGNORECASE)
+_FUNCTION = re.compile(rb"CREATE.*(?:FUNCTION|PROCEDURE)", re.IGNORECASE | re.DOTALL)
+_END_OF_DATA = re.compile(rb"\\\.\r?\n")
 _LONGEST_STATEMENT_HEAD = 1 << 16
 
 
@@ -39,20 +60,30 @@ class Scanner:
 
     Args:
         name: what the dump is called in messages.
+        foreign: nobody knows who has made it: no statement may change how it is read, however that would be done.
+        unguarded: take out the dump's own \\restrict and \\unrestrict lines, for a psql that has ours or knows none.
 
     Attributes:
         rows: rows of every table that the dump has data for, by the name in its COPY command.
+        inserts: whether there was an INSERT.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, foreign: bool = True, unguarded: bool = False) -> None:
         self._name = name
+        self._foreign = foreign
+        self._unguarded = unguarded
         self._waiting = bytearray()
         self._state = b""  # what ends the quote that we are in; b"" outside, "copy" in data
         self._depth = 0
+        self._parentheses = 0
+        self._blocks = 0  # BEGIN ... END of a function
+        self._last = b""  # token outside, comments left out; "E'" after the end of such a string
         self._statement = bytearray()
+        self._code = bytearray()  # the same without what is in single or dollar quotes
         self._table = ""
         self._line = 1
         self.rows: dict[str, int] = {}
+        self.inserts = False
 
     def passed(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same bytes.
@@ -66,20 +97,26 @@ class Scanner:
             if cut:
                 whole = bytes(self._waiting)
                 self._waiting = bytearray(chunk[cut:])
-                self._look(whole)
-                yield whole
+                yield self._look(whole)
         rest = bytes(self._waiting)
         if rest:
-            self._look(rest)
-            yield rest
+            yield self._look(rest)
         if self._state:
             raise self._refused("ends in the middle")
+        self._check()
 
-    def _look(self, block: bytes) -> None:
-        at = 0
+    def _look(self, block: bytes) -> bytes:
+        """The block, as it may pass."""
+        if b"\0" in block:  # psql's line ends there, and the server takes none
+            raise self._refused("holds a zero byte")
+        at, kept = 0, 0
+        pieces: list[bytes] = []
         while at < len(block):
             if self._state == b"":
-                at = self._outside(block, at)
+                at, own = self._outside(block, at)
+                if own and self._unguarded:
+                    pieces.append(block[kept : at - own])
+                    kept = at
             elif self._state == b"copy":
                 at = self._data(block, at)
             elif self._state == b"*/":
@@ -89,48 +126,116 @@ class Scanner:
             else:
                 found = block.find(self._state, at)
                 end = len(block) if found < 0 else found + len(self._state)
+                self._remember(block, at, end, code=self._state == b'"')
                 self._state = self._state if found < 0 else b""
-                self._remember(block, at, end)
                 at = end
         self._line += block.count(b"\n")
+        return b"".join([*pieces, block[kept:]]) if pieces else block
 
-    def _outside(self, block: bytes, at: int) -> int:
-        found = _TOKEN.search(block, at)
-        if found is None:
-            self._remember(block, at, len(block))
-            return len(block)
-        token = found[0]
-        if token.startswith((b"--", b"/*")):
-            self._remember(block, at, found.start())
-            if token == b"/*":
-                self._state, self._depth = b"*/", 1
-            return found.end()
-        if token.startswith(b"\\"):
-            at_start = found.start() == 0 or block[found.start() - 1 : found.start()] == b"\n"
-            if not (at_start and _RESTRICT.fullmatch(token) and not self._statement):
-                raise self._command(token, self._line + block.count(b"\n", 0, found.start()))
-            return found.end()
-        self._remember(block, at, found.end())
-        if token == b";":
-            return self._ended(block, found.end())
-        if token == b"'" and _ESCAPES.search(block[max(0, found.start() - 2) : found.start()]):
-            self._state = b"E'"
-        else:
-            self._state = token  # doubled quotes end one and begin the next, which comes to the same
-        return found.end()
+    def _outside(self, block: bytes, at: int) -> tuple[int, int]:
+        """Go on to where something else begins; gives that, and the length of a guard of the dump's own before it."""
+        for found in _TOKEN.finditer(block, at):
+            token, end = found[0], found.end()
+            if token.startswith((b"--", b"/*")):
+                self._remember(block, at, found.start())
+                if block[at : found.start()].strip():
+                    self._last = b""
+                if self._statement:  # a comment parts words as a blank does
+                    self._remember(b" ", 0, 1)
+                if token == b"/*":
+                    self._state, self._depth = b"*/", 1
+                    return end, 0
+                at = end
+                continue
+            before, after = block[max(0, found.start() - 1) : found.start()], block[end : end + 1]
+            goes_on = token == b"'" and self._last == b"E'" and not block[at : found.start()].strip()
+            self._last, last = token, self._last
+            if goes_on:
+                raise self._refused(f"has an E string in parts, {_DIFFERS}")
+            if token.startswith(b"\\"):
+                self._remember(block, at, found.start())
+                if not (before in (b"", b"\n") and _RESTRICT.fullmatch(token) and not self._statement):
+                    raise self._command(token, self._line + block.count(b"\n", 0, found.start()))
+                return end, len(token)
+            if token == b";":
+                self._remember(block, at, end)
+                at = end
+                if self._parentheses:  # psql sends nothing before they are closed
+                    continue
+                self._check()
+                if self._blocks:
+                    continue
+                return self._ended(block, end), 0
+            if token in (b"(", b")"):
+                self._parentheses = max(0, self._parentheses + (1 if token == b"(" else -1))
+            elif token in (b"'", b'"') or _DOLLARS.match(token):
+                self._remember(block, at, end)
+                self._state = b"E'" if token == b"'" and last in (b"e", b"E") and before == last else token
+                return end, 0  # doubled quotes end one and begin the next, which comes to the same
+            else:
+                alone = _WORD.match(token) is not None
+                # What sticks to a number or to a variable of psql (:name) belongs to it in some versions only.
+                loose = before == b":" if alone else not token.lstrip(b"$").isdigit()
+                if loose and (b"$" in token[1:] or after == b"'"):
+                    raise self._refused(f"has a quote right after a number or a colon, {_DIFFERS}")
+                self._remember(block, at, found.start())
+                at = found.start()
+                # psql before 15 takes 1begin for two; a variable is no word: neither may end what psql has not ended
+                self._word(token.lstrip(b"$0123456789").lower(), last, sure=alone and before != b":")
+        self._remember(block, at, len(block))
+        if self._last == b"E'" and block[at:].strip():
+            self._last = b""
+        return len(block), 0
+
+    def _word(self, word: bytes, last: bytes, *, sure: bool) -> None:
+        """Follow a function's body, in which psql (of version 14 and later) sends nothing before its END."""
+        if word == b"copy" and self._blocks and last == b";":
+            raise self._refused("has COPY after a BEGIN that psql may not have seen the END of")
+        if word not in (b"begin", b"case", b"end") or self._parentheses:
+            return
+        if word == b"end":
+            self._blocks = max(0, self._blocks - sure)
+        elif self._blocks:
+            self._blocks += 1
+        elif word == b"begin" and (self._too_long() or _FUNCTION.search(self._statement)):
+            self._blocks = 1
+
+    def _check(self) -> None:
+        """Refuse a statement, or one of several that psql sends together, after which psql would read otherwise."""
+        statement, code = bytes(self._statement).strip(), bytes(self._code)
+        if self._foreign and self._too_long() and not _MAY_BE_LONG.match(statement):
+            raise self._refused("has a statement that is longer than any of pg_dump's of its kind")
+        if self._foreign and _RESETS.match(statement):
+            raise self._refused("changes how it is to be read by another statement than pg_dump's")
+        named = _READING.search(statement)
+        if not named or _SET_STRINGS.fullmatch(statement):
+            return
+        if _TEXTS.match(statement) and not _READING.search(code) and not _SETTERS.search(code):
+            return
+        encoding = _SET_ENCODING.fullmatch(statement)
+        if encoding and not _UNSAFE.fullmatch(re.sub(rb"[_-]", b"", encoding[1]).upper()):
+            return
+        if encoding:
+            raise self._refused(f"is written in {encoding[1].decode()}, which cannot be read safely")
+        if re.match(rb"SET\s+standard_conforming_strings\b", statement, re.IGNORECASE):
+            raise self._refused("switches standard_conforming_strings off, so that it cannot be read safely")
+        if not self._foreign:
+            return
+        raise self._refused(
+            f"names {named[0].decode()} in another statement than pg_dump's, so that it cannot be read safely"
+        )
 
     def _ended(self, block: bytes, at: int) -> int:
         """After a statement; where the data of a COPY begin."""
         statement = bytes(self._statement).strip()
         self._statement.clear()
-        if _STRINGS_OFF.match(statement):
-            raise self._refused("switches standard_conforming_strings off, so that it cannot be read safely")
-        unsafe = _UNSAFE.match(statement)
-        if unsafe:
-            raise self._refused(f"is written in {unsafe[1].decode()}, which cannot be read safely")
-        copy = _COPY.match(statement)
-        if copy is None:
+        self._code.clear()
+        self.inserts = self.inserts or statement[:6].upper() == b"INSERT"
+        if not re.match(rb"COPY\b", statement, re.IGNORECASE):
             return at
+        copy = _COPY.fullmatch(statement)
+        if copy is None:
+            raise self._refused("has a COPY that is not one of pg_dump's (COPY table (columns) FROM stdin;)")
         end = block.find(b"\n", at)
         end = len(block) if end < 0 else end + 1
         if block[at:end].strip():
@@ -140,16 +245,21 @@ class Scanner:
         return end
 
     def _data(self, block: bytes, at: int) -> int:
-        if block.startswith(_END_OF_DATA, at):
-            self._state = b""
-            return at + len(_END_OF_DATA)
-        found = block.find(b"\n" + _END_OF_DATA, at)
-        end = len(block) if found < 0 else found + 1
+        """Up to the line that ends the data; each block begins with a line."""
+        end = at
+        while True:
+            last = _END_OF_DATA.match(block, end)
+            if last:
+                self._state = b""
+                break
+            found = block.find(b"\n\\.", end)
+            end = len(block) if found < 0 else found + 1
+            if found < 0:
+                break
+            if not _END_OF_DATA.match(block, end):
+                end += 1  # no end of anything: go on behind it
         self.rows[self._table] += block.count(b"\n", at, end)
-        if found < 0:
-            return end
-        self._state = b""
-        return end + len(_END_OF_DATA)
+        return last.end() if last else end
 
     def _comment(self, block: bytes, at: int) -> int:
         for found in _COMMENT.finditer(block, at):
@@ -160,19 +270,25 @@ class Scanner:
         return len(block)
 
     def _escaped(self, block: bytes, at: int) -> int:
+        end = len(block)
         for found in _ESCAPED.finditer(block, at):
             if found[0] == b"'":
-                self._state = b""
-                self._remember(block, at, found.end())
-                return found.end()
-        return len(block)
+                self._state, self._last = b"", b"E'"
+                end = found.end()
+                break
+        self._remember(block, at, end, code=False)
+        return end
 
-    def _remember(self, block: bytes, start: int, end: int) -> None:
+    def _remember(self, block: bytes, start: int, end: int, *, code: bool = True) -> None:
         """Keep the beginning of the statement that we are in."""
-        room = _LONGEST_STATEMENT_HEAD - len(self._statement)
-        if room > 0:
-            piece = block[start : min(end, start + room)]
-            self._statement += piece if self._statement else piece.lstrip()
+        for kept in (self._statement, self._code) if code else (self._statement,):
+            room = _LONGEST_STATEMENT_HEAD - len(kept)
+            if room > 0:
+                piece = block[start : min(end, start + room)]
+                kept.extend(piece if kept else piece.lstrip())
+
+    def _too_long(self) -> bool:
+        return len(self._statement) >= _LONGEST_STATEMENT_HEAD
 
     def _command(self, token: bytes, line: int) -> InvalidInput:
         words = token.decode("utf-8", "replace").split()
