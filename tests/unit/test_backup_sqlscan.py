@@ -95,6 +95,8 @@ HIDDEN = {
     + EVIL
     + b"end;\n\\.\n",
     "block opened after a number": b"CREATE FUNCTION 1begin;\nCOPY a FROM stdin;\n" + EVIL + b"end;\n\\.\n",
+    "block that psql before 14 does not know": b"CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS '';\n"
+    b"COPY a FROM stdin;\n'\n\\.\n" + EVIL + b"SELECT ''; end;\n",
     "block not closed": b"CREATE FUNCTION begin() :end;\nCOPY a FROM stdin;\n" + EVIL + b"end;\n\\.\n",
     "comment ended by a carriage return": b"SELECT 1; -- \r" + EVIL,
     "dollar quote after a dollar quote": b"SELECT $a$x$a$$b$ ' $b$;\n" + EVIL + b"SELECT ' ';\n",
