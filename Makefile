@@ -46,10 +46,11 @@ bench: sandbox ## rotations, backups and restores against the runbook's own comm
 	  echo "--- $$name"; python tests/bench/$$name.py || failed=1; done; exit $$failed
 
 .PHONY: chaos
-chaos: sandbox ## the whole fault matrix of the rotations on the sandbox, or a part: args="-h"
+chaos: sandbox ## both fault matrices on the sandbox, or one (of=rotations, of=backups), or a part: args="-h"
 	@$(PLAY) playbooks/bootstrap.yml >/dev/null
 	@$(PLAY) playbooks/start.yml >/dev/null
-	@python tests/chaos/chaos.py $(args)
+	@failed=0; for name in $(or $(of:rotations=chaos),chaos backups); do \
+	  echo "--- $$name"; python tests/chaos/$$name.py $(args) || failed=1; done; exit $$failed
 
 .PHONY: sandbox
 sandbox: venv ## start the sandbox Droplet and keep it running

@@ -49,7 +49,14 @@ def journals() -> list[str]:
 
 
 class Agent:
-    """What the harness asks for."""
+    """What the harness asks for.
+
+    Attributes:
+        disk: the directory that may get a small file system of its own.
+        disk_size: of that file system.
+    """
+
+    disk, disk_size = ENV_DIR, "128k"
 
     def __init__(self) -> None:
         self.freezer: Freezer | None = None
@@ -94,28 +101,30 @@ class Agent:
         final_state.halt()
 
     def op_small_disk(self) -> None:
-        """The env file's directory moves to a small file system of its own."""
+        """The directory moves to a small file system of its own."""
         under = f"{SCRATCH}/under"
         os.makedirs(under, exist_ok=True)
-        info = os.stat(ENV_DIR)
-        sh("mount", "--bind", ENV_DIR, under)
+        info = os.stat(self.disk)
+        sh("mount", "--bind", self.disk, under)
         mode = oct(info.st_mode & 0o7777)[2:]
-        options = f"size=128k,mode={mode},uid={info.st_uid},gid={info.st_gid}"
-        sh("mount", "-t", "tmpfs", "-o", options, "titan-chaos", ENV_DIR)
-        sh("cp", "-a", f"{under}/.", ENV_DIR)
+        options = f"size={self.disk_size},mode={mode},uid={info.st_uid},gid={info.st_gid}"
+        sh("mount", "-t", "tmpfs", "-o", options, "titan-chaos", self.disk)
+        sh("cp", "-a", f"{under}/.", self.disk)
 
     def op_own_disk(self) -> None:
-        """The env file's directory moves back, with what it has become."""
+        """The directory moves back, with what it has become."""
         under = f"{SCRATCH}/under"
-        if not os.path.ismount(ENV_DIR):
+        if not os.path.ismount(self.disk):
             return
-        if os.path.exists(f"{ENV_DIR}/.filler"):
-            os.unlink(f"{ENV_DIR}/.filler")
-        for entry in os.scandir(under):
-            os.unlink(entry.path)
-        sh("cp", "-a", f"{ENV_DIR}/.", under)
-        sh("umount", ENV_DIR)
+        self.unfill()
+        sh("find", under, "-mindepth", "1", "-delete")
+        sh("cp", "-a", f"{self.disk}/.", under)
+        sh("umount", self.disk)
         sh("umount", under)
+
+    def unfill(self) -> None:
+        if os.path.exists(f"{self.disk}/.filler"):
+            os.unlink(f"{self.disk}/.filler")
 
     def op_arm(self, journal: str, step: str) -> None:
         """From now on, freeze whoever comes to this step."""
@@ -179,16 +188,16 @@ class Agent:
 
     def fault_full(self, _pid: int) -> str:
         size = 0
-        with open(f"{ENV_DIR}/.filler", "wb", buffering=0) as stream:
+        with open(f"{self.disk}/.filler", "wb", buffering=0) as stream:
             try:
                 while True:
                     size += stream.write(b"\0" * 4096)
             except OSError:
                 pass
-        left = os.statvfs(ENV_DIR).f_bavail
+        left = os.statvfs(self.disk).f_bavail
         if left:
-            raise RuntimeError(f"{ENV_DIR} is not full: {left} blocks are left")
-        return f"{ENV_DIR} full"
+            raise RuntimeError(f"{self.disk} is not full: {left} blocks are left")
+        return f"{self.disk} full"
 
     def fault_unhealthy(self, _pid: int) -> str:
         return self.sicken("unhealthy")
@@ -263,8 +272,8 @@ class Agent:
         if fault == "database" and not self.running(DATABASE):
             sh("docker", "start", DATABASE)
             wait(f"{DATABASE} is healthy", lambda: self.health(DATABASE) == "healthy", 90)
-        if fault == "full" and os.path.exists(f"{ENV_DIR}/.filler"):
-            os.unlink(f"{ENV_DIR}/.filler")
+        if fault == "full":
+            self.unfill()
         if fault == "compose":
             self.edit_taken_back()
         if fault in VICTIMS:
@@ -374,9 +383,9 @@ def hurry() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, -20)
 
 
-def main() -> None:
+def serve(agent: Agent) -> None:
+    """Until standard input ends."""
     hurry()
-    agent = Agent()
     for line in sys.stdin:
         order = json.loads(line)
         operation, number = order.pop("op"), order.pop("number")
@@ -392,4 +401,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Agent())

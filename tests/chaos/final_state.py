@@ -20,6 +20,7 @@ import psycopg2
 
 PROJECT = "/opt/titan"
 ENV_FILE = f"{PROJECT}/compose/.env.prod"
+BACKUPS = f"{PROJECT}/backups/db"
 LOCK = f"{PROJECT}/state/deploy.lock"
 HISTORY = f"{PROJECT}/logs/ops.jsonl"
 METRICS = "/var/lib/prometheus/node-exporter"
@@ -78,10 +79,10 @@ def env_values() -> dict[str, str]:
 
 
 def _tree() -> list[str]:
-    """Every file of the project but the logs, with owner, mode and what a link leads to."""
+    """Every file of the project but logs and backups, with owner, mode and what a link leads to."""
     found = []
     for directory, names, files in os.walk(PROJECT):
-        if directory == f"{PROJECT}/logs":
+        if directory in (f"{PROJECT}/logs", BACKUPS):
             names.clear()
             continue
         for name in [*names, *files]:
@@ -208,7 +209,7 @@ def _accepted() -> int:
     return sum(stream["state"]["last_seq"] for stream in streams if stream["name"] == "TITAN_EXECUTION")
 
 
-def _health(names: list[str]) -> list[str]:
+def health(names: list[str]) -> list[str]:
     details = _containers()
     there = sorted(map(_name, details))
     wrong = [f"containers {there}, not {names}"] if there != names else []
@@ -249,7 +250,7 @@ def _agreement(rotation: str, holders: dict[str, list[str]], others: list[str]) 
     return wrong
 
 
-def _leftovers(before: dict[str, Any], others: list[str]) -> list[str]:
+def leftovers(before: dict[str, Any], others: list[str]) -> list[str]:
     wrong = []
     for what, now in (
         ("files in the project", _tree()),
@@ -279,9 +280,9 @@ def _leftovers(before: dict[str, Any], others: list[str]) -> list[str]:
 def verify(before: dict[str, Any], rotation: str, others: list[str], seconds: float) -> list[str]:
     """Everything that is wrong; health gets some time, for a killed daemon's containers start by themselves."""
     deadline = time.monotonic() + seconds
-    while (wrong := _health(before["names"])) and time.monotonic() < deadline:
+    while (wrong := health(before["names"])) and time.monotonic() < deadline:
         time.sleep(0.3)
-    wrong += _leftovers(before, others)
+    wrong += leftovers(before, others)
     if any("containers [" in text or " is " in text for text in wrong):
         return wrong  # who does not run cannot be asked
     wrong += _agreement(rotation, before["holders"][rotation], others)

@@ -91,7 +91,7 @@ class Freezer(threading.Thread):
         try:
             with open(f"{STATE}/{self.journal}", encoding="utf-8") as stream:
                 record = json.load(stream)
-            self.secrets = [record["old"], record["new"]]
+            self.secrets = [record[name] for name in ("old", "new") if name in record]  # a restore has none
         except FileNotFoundError:
             pass
         at = END if mask & _DELETE else record.get("step", BEGIN)

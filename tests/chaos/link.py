@@ -23,7 +23,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 SANDBOX = str(ROOT / "molecule/sandbox/sandbox")
 PLACE = "/run/titan-chaos/bin"
-ON_DROPLET = ("agent.py", "final_state.py", "freezer.py", "password_prober.py")
+ON_DROPLET = (
+    "agent.py",
+    "backup_agent.py",
+    "backup_state.py",
+    "backup_matrix.py",
+    "final_state.py",
+    "freezer.py",
+    "matrix.py",
+    "password_prober.py",
+    "watcher.py",
+)
 
 
 class Trouble(Exception):
@@ -31,9 +41,13 @@ class Trouble(Exception):
 
 
 class Agent:
-    """The agent on the Droplet; every call of it has a time limit."""
+    """The agent on the Droplet; every call of it has a time limit.
 
-    def __init__(self) -> None:
+    Args:
+        program: of ON_DROPLET.
+    """
+
+    def __init__(self, program: str = "agent.py") -> None:
         self._number = 0
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -46,7 +60,7 @@ class Agent:
         if done.returncode != 0:
             raise Trouble(f"the Droplet cannot be reached (make sandbox): {done.stderr.decode().strip()}")
         self._process = subprocess.Popen(
-            [SANDBOX, "ssh", "--", f"sudo PYTHONDONTWRITEBYTECODE=1 python3 -u {PLACE}/agent.py"],
+            [SANDBOX, "ssh", "--", f"sudo PYTHONDONTWRITEBYTECODE=1 python3 -u {PLACE}/{program}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+AnyCase = TypeVar("AnyCase")
 BEGIN, END, UNDO = "(begin)", "(end)", "undo"
 # Playbook: module, which is the name of its journal, too.
 ROTATIONS = {"rotate_hmac": "hmac_rotate", "rotate_db_password": "pg_password"}
@@ -100,8 +102,15 @@ def representative(steps: Mapping[str, Sequence[str]]) -> list[Case]:
     ]
 
 
-def only(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
+def only(
+    cases: Sequence[AnyCase], wanted: Sequence[str], names: Sequence[str] = ("rotation", "step", "fault")
+) -> list[AnyCase]:
     """Those that any of the conditions fits, e.g. "rotation=rotate_hmac,step=re*,fault=kill".
+
+    Args:
+        cases: all.
+        wanted: the conditions.
+        names: what a condition may name.
 
     Raises:
         ValueError: a condition cannot be understood, or nothing fits any of them.
@@ -111,8 +120,9 @@ def only(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
     conditions = []
     for text in wanted:
         pairs = [item.partition("=")[::2] for item in text.split(",")]
-        if any(name not in ("rotation", "step", "fault") or not pattern for name, pattern in pairs):
-            raise ValueError(f"--only {text}: write rotation=..., step=..., fault=..., with a comma between them")
+        if any(name not in names or not pattern for name, pattern in pairs):
+            wish = ", ".join(f"{name}=..." for name in names)
+            raise ValueError(f"--only {text}: write {wish}, with a comma between them")
         conditions.append(pairs)
     found = [
         case
@@ -126,7 +136,7 @@ def only(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
     return found
 
 
-def shard(cases: Sequence[Case], part: str) -> list[Case]:
+def shard(cases: Sequence[AnyCase], part: str) -> list[AnyCase]:
     """The K-th of N parts, "K/N".
 
     Raises:
