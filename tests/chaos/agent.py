@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 import final_state
-from freezer import STATE, Freezer, command_of, parent_of, state_of, wait
+from freezer import STATE, Freezer, Stopper, command_of, parent_of, state_of, wait
 
 PROJECT = "/opt/titan"
 ENV_DIR = f"{PROJECT}/compose"
@@ -59,7 +59,7 @@ class Agent:
     disk, disk_size = ENV_DIR, "128k"
 
     def __init__(self) -> None:
-        self.freezer: Freezer | None = None
+        self.freezer: Stopper | None = None
         self.prober: subprocess.Popen[str] | None = None
         self.doctored: list[str] = []
         self.compose = b""
@@ -154,7 +154,7 @@ class Agent:
             freezer.give_up()
         return {"seen": freezer.seen, "error": freezer.error}
 
-    def armed(self) -> Freezer:
+    def armed(self) -> Stopper:
         if self.freezer is None:
             raise RuntimeError("nothing is armed")
         return self.freezer

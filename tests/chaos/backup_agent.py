@@ -27,6 +27,7 @@ class BackupAgent(Agent):
     """What the harness of backups and restores asks for."""
 
     disk, disk_size = BACKUPS, "64m"
+    begun: tuple[int, dict[str, int]] = (0, {})
 
     def op_baseline(self) -> dict[str, Any]:
         """Remember the healthy stack. There may be backups already, which nothing here touches."""
@@ -35,7 +36,7 @@ class BackupAgent(Agent):
         self.baseline = final_state.baseline()
         return {"files": sorted(backup_state.files())}
 
-    def op_clean(self, files: list[str]) -> None:
+    def op_clear(self, files: list[str]) -> None:
         """Remove what only these tests have made: every backup but those of before."""
         for name in backup_state.files():
             if name not in files:
@@ -156,14 +157,15 @@ class BackupAgent(Agent):
                     raise RuntimeError(f"{file} is no archive")
                 stream.write(bytes([1, 99]))
         else:
-            opened = gzip.open if path.endswith(".gz") else open
-            with opened(path, "rb") as stream:
-                text = stream.read()
+            packed = path.endswith(".gz")
+            with open(path, "rb") as plain:
+                data = plain.read()
+            text = gzip.decompress(data) if packed else data
             changed = text.replace(b"SET statement_timeout = 0;", b"SET timeout_of_version_99 = 0;", 1)
             if changed == text:
                 raise RuntimeError(f"{path} does not set statement_timeout")
-            with opened(path, "wb") as stream:
-                stream.write(changed)
+            with open(path, "wb") as harmed:
+                harmed.write(gzip.compress(changed) if packed else changed)
 
         def whole(made: dict[str, Any]) -> None:
             made["sha256"], made["size_bytes"] = backup_state.digest(path)
@@ -190,11 +192,11 @@ class BackupAgent(Agent):
             backup_state.NAME, "INSERT INTO alerts (severity, message) VALUES ('info', 'by the chaos tests')"
         )
         number, _comment = backup_state.databases()[backup_state.NAME]
-        self.begun = {"number": number, "rows": backup_state.counts()}
+        self.begun = (number, backup_state.counts())
 
     def op_check(self, **arguments: Any) -> list[str]:
         """What is not as it must be since then; an empty list when all is."""
-        return backup_state.verify(self.baseline, **self.begun, **arguments)
+        return backup_state.verify(self.baseline, *self.begun, **arguments)
 
     def op_waiting(self, seconds: float) -> None:
         """Until another process than the frozen one has opened the lock: it waits."""

@@ -17,7 +17,7 @@ STAGED, MANIFEST, NAMED, GOING, HISTORY = "manifest staged", "manifest there", "
 BOUNDARIES = {
     "plain": (LOCK, PARTIAL, BYTES, CLOSED, STAGED, MANIFEST, NAMED, GOING, HISTORY),
     # What is compressed goes through a pipe and our own process: what differs is how the bytes come.
-    "gzip": (PIPE, PARTIAL, BYTES, CLOSED),
+    "gzip": (PIPE, BYTES, CLOSED),
 }
 # A restore is frozen at the steps of its journal, and here, while psql reads.
 MID_LOAD = "mid-load"

@@ -94,7 +94,7 @@ class Harness:
         """Take everything of ours off the Droplet."""
         with contextlib.suppress(Trouble):
             self.agent("heal", limit=300)
-            self.agent("clean", files=self._there)
+            self.agent("clear", files=self._there)
         self.agent.close()
 
     def _arguments(self, operation: str, form: str, lock_timeout: float | None = None) -> list[str]:

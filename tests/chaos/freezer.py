@@ -31,7 +31,33 @@ def wait(what: str, true: Callable[[], Any], seconds: float, pause: float = 0.1)
     return found
 
 
-class Freezer(threading.Thread):
+class Stopper(threading.Thread):
+    """Stops the module's process at one step.
+
+    Attributes:
+        step: where.
+        pid: of the process, once it is stopped.
+        secrets: old and new, where its journal has any.
+        seen: the steps that it came to.
+        error: why this one has ended before.
+        frozen: set once it is stopped.
+    """
+
+    def __init__(self, step: str) -> None:
+        super().__init__(daemon=True)
+        self.step = step
+        self.pid = 0
+        self.secrets: list[str] = []
+        self.seen: list[str] = []
+        self.error = ""
+        self.frozen = threading.Event()
+
+    def give_up(self) -> None:
+        """Watch no longer."""
+        raise NotImplementedError
+
+
+class Freezer(Stopper):
     """Stops the module's process (SIGSTOP) whenever it has written its journal; lets it go on unless the step is ours.
 
     The journal is renamed into place before its directory is synchronised, and both before the step acts; the kernel
@@ -39,13 +65,8 @@ class Freezer(threading.Thread):
     """
 
     def __init__(self, journal: str, step: str) -> None:
-        super().__init__(daemon=True)
-        self.journal, self.step = journal, step
-        self.pid = 0
-        self.secrets: list[str] = []
-        self.seen: list[str] = []
-        self.error = ""
-        self.frozen = threading.Event()
+        super().__init__(step)
+        self.journal = journal
         self.given_up = False
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(_CLOEXEC)

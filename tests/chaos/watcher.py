@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from backup_matrix import BYTES, CLOSED, GOING, HISTORY, LOCK, MANIFEST, MID_LOAD, NAMED, PARTIAL, PIPE, STAGED
 from final_state import BACKUPS
 from final_state import HISTORY as HISTORY_FILE
-from freezer import STATE, command_of, lock_holder, state_of, wait
+from freezer import STATE, Stopper, command_of, lock_holder, state_of, wait
 
 RUN = "/run/titan-ops"
 WORK = f"{RUN}/restore"
@@ -41,8 +41,11 @@ _EVENTS = (
     (MID_LOAD, WORK, _CREATE, r"dump"),
 )
 
+# What comes with a boundary, and is none of its own: a file is made by opening and closing it.
+_AT_ONCE = {PIPE: (PARTIAL, CLOSED), PARTIAL: (CLOSED,)}
 
-class Watcher(threading.Thread):
+
+class Watcher(Stopper):
     """Stops the holder of the lock (SIGSTOP), and PostgreSQL's program beside it, at a boundary.
 
     Whoever has gone on to the next boundary before he was stopped is let go: that was too late.
@@ -52,14 +55,8 @@ class Watcher(threading.Thread):
     """
 
     def __init__(self, step: str) -> None:
-        super().__init__(daemon=True)
-        self.step = step
-        self.pid = 0
+        super().__init__(step)
         self.programs: list[int] = []
-        self.secrets: list[str] = []
-        self.seen: list[str] = []
-        self.error = ""
-        self.frozen = threading.Event()
         self._given_up = threading.Event()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(_CLOEXEC | _NONBLOCK)
@@ -89,8 +86,9 @@ class Watcher(threading.Thread):
         try:
             while not self.frozen.is_set() and not self._given_up.is_set():
                 if poll.poll(100):
-                    for at in self._boundaries():
-                        self._reached(at)
+                    told = list(self._boundaries())
+                    for number, at in enumerate(told, 1):
+                        self._reached(at, told[number:])
                         if self.frozen.is_set():
                             break
         except Exception as exc:  # pylint: disable=broad-exception-caught
@@ -126,7 +124,7 @@ class Watcher(threading.Thread):
                 if where == place and kind & mask and re.fullmatch(pattern, name):
                     yield step
 
-    def _reached(self, at: str) -> None:
+    def _reached(self, at: str, later: list[str]) -> None:
         if at == CLOSED and BYTES not in self.seen:
             return  # it was only made
         if at == self.step:
@@ -138,17 +136,17 @@ class Watcher(threading.Thread):
                 if at != LOCK:  # where it is just being written, or given up
                     self.seen.append(f"{at}, too late")
                 return
-            self._freeze(pid, at)
+            self._freeze(pid, at, later)
         elif at not in self.seen:
             self.seen.append(at)
 
-    def _freeze(self, pid: int, at: str) -> None:
+    def _freeze(self, pid: int, at: str, later: list[str]) -> None:
         os.kill(pid, signal.SIGSTOP)
         self.programs = [number for number in _processes() if command_of_any(number) in _PROGRAMS]
         for number in self.programs:
             os.kill(number, signal.SIGSTOP)
         wait("the process is stopped", lambda: state_of(pid) in ("T", "Z", ""), 30, 0.0005)
-        later = [step for step in self._boundaries() if step != at]
+        later = [step for step in (*later, *self._boundaries()) if step != at and step not in _AT_ONCE.get(at, ())]
         if later or state_of(pid) != "T":
             self.seen.append(f"{at}, too late: {', '.join(later) or 'it has ended'}")
             if state_of(pid) == "T":
