@@ -413,11 +413,14 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 
 def planned_steps() -> list[str]:
     """The steps of a restore, as its own check mode predicts them: a new step is covered without a change here."""
-    name = module("db_backup", "-a", json.dumps({"label": "chaos_steps"}))["name"]  # a plan wants something to restore
+    path = module("db_backup", "-a", json.dumps({"label": "chaos_steps"}))[
+        "backup"
+    ]  # a plan wants something to restore
     try:
-        return list(module("db_restore", "--check", "-a", json.dumps({"backup": name}))["steps"])
+        return list(module("db_restore", "--check", "-a", json.dumps({"backup": path}))["steps"])
     finally:
-        module("db_backup", "-a", json.dumps({"state": "absent", "name": name}))
+        # not by the module, which never removes the only good one
+        subprocess.run([SANDBOX, "ssh", "--", f"sudo rm {path} {path}.manifest.json"], check=True, timeout=60)
 
 
 def main() -> int:
