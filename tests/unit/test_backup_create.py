@@ -238,6 +238,7 @@ def test_a_dump_that_fails_leaves_nothing_and_says_why(place: Place) -> None:
     with locked(place):
         error = fails(place, "pg_dump failed with exit code 1: .*LOCK TABLE", lock_wait_timeout=1)
     assert "the earlier ones are as they were" in str(error)
+    assert error.hint == "Mend the cause and run again."
 
 
 def test_a_request_to_end_ends_it_without_a_trace(place: Place) -> None:

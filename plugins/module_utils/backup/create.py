@@ -34,6 +34,7 @@ from .tools import Effects, drop_passfile
 
 __all__ = ["BackupPlan", "apply", "plan"]
 
+_AGAIN = "Mend the cause and run again."
 _NOTHING = "No backup was made; what had been written of it was removed, and the earlier ones are as they were."
 
 
@@ -260,8 +261,8 @@ def _failed(exc: OpsError | OSError, directory: str) -> OpsError:
     except OpsError as trouble:
         state = f"No backup was made, and the earlier ones are as they were. {trouble.msg}; the next run removes it."
     if isinstance(exc, OpsError):
-        return OpsError(exc.msg, state=state, hint=exc.hint, facts=exc.facts)
-    return OpsError(f"The backup in {directory} could not be finished: {exc.strerror or exc}", state=state)
+        return OpsError(exc.msg, state=state, hint=exc.hint or _AGAIN, facts=exc.facts)
+    return OpsError(f"The backup in {directory} could not be finished: {exc.strerror or exc}", state=state, hint=_AGAIN)
 
 
 def _retain(planned: BackupPlan) -> tuple[list[str], list[str]]:

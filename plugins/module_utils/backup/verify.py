@@ -27,6 +27,8 @@ from .tools import Effects, drop_passfile
 
 __all__ = ["VerifyPlan", "apply", "plan"]
 
+_AGAIN = "Mend the cause and run again."
+
 
 @dataclass(frozen=True)
 class VerifyPlan:
@@ -117,8 +119,10 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     except (OpsError, OSError) as exc:
         state = _state(planned)
         if isinstance(exc, OpsError):
-            raise OpsError(exc.msg, state=state, hint=exc.hint, facts=exc.facts) from exc
-        raise OpsError(f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state) from exc
+            raise OpsError(exc.msg, state=state, hint=exc.hint or _AGAIN, facts=exc.facts) from exc
+        raise OpsError(
+            f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state, hint=_AGAIN
+        ) from exc
     moment = effects.clock.utc()
     manifest.write(planned.backup.path, replace(made, verified=moment))
     return {
