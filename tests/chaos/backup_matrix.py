@@ -50,7 +50,7 @@ OVERLAPS = {
 }
 # For `make test`: both operations, a killed process, a full disk, the database gone, a damaged file, two at once.
 REPRESENTATIVE = (
-    ("backup", "gzip", BYTES, "full"),
+    ("backup", "plain", BYTES, "full"),
     ("backup", "plain", MANIFEST, "kill"),
     ("backup", "plain", BYTES, "restore-refused"),
     ("restore", "plain", MID_LOAD, "database"),
