@@ -15,6 +15,7 @@ from backups import DIRECTORY, assert_tidy, clear, names, table_locked
 from droplet import Droplet, changes
 
 SCRIPT = "/opt/titan/scripts/ops/backup_db.sh"
+SETTINGS = "/opt/titan/scripts/ops/backup_db.json"
 CRON = "/etc/cron.d/titan-backup"
 LOG = "/var/log/titan-backup.log"
 # The runbook's own line.
@@ -30,7 +31,7 @@ def scheduled(droplet: Droplet) -> Iterator[None]:
     assert droplet.host.run(f"ls {CRON} {SCRIPT} /opt/titan/lib").rc != 0, "check mode has installed something"
     assert changes(droplet.playbook("schedule_backups")) > 0
     yield
-    droplet.sh(f"rm -f {CRON} /etc/logrotate.d/titan-backup {LOG}")
+    droplet.sh(f"rm -f {CRON} /etc/logrotate.d/titan-backup {LOG} {SCRIPT} {SETTINGS} && rm -rf /opt/titan/lib")
     clear(droplet)
 
 
