@@ -53,7 +53,7 @@ REPRESENTATIVE = (
     ("backup", "plain", BYTES, "full"),
     ("backup", "plain", MANIFEST, "kill"),
     ("backup", "plain", BYTES, "restore-refused"),
-    ("restore", "plain", MID_LOAD, "database"),
+    ("restore", "plain", "load", "database"),
     ("restore", "plain", "swap the names", "kill"),
     ("restore", "custom", BEFORE, "bit"),
 )
