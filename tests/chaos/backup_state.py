@@ -46,7 +46,7 @@ def digest(path: str) -> tuple[str, int]:
 
 def _tail(path: str) -> bytes:
     """The end of a plain dump."""
-    opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115
+    opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115  (closed below)
     with opened as stream:
         return stream.read()[-400:]
 

@@ -797,7 +797,9 @@ def test_a_late_recovery_keeps_what_was_written_since_and_says_who_is_not_well(
     sick_with(site, monkeypatch, lambda: True)
     stack = site.open()
     assert restore.recover(stack, site.effects) == "finished"
-    assert stack.warnings == ["titan-brain is not well: titan-brain is not well"]
+    sick, hint = stack.warnings
+    assert sick == "titan-brain is not well: titan-brain is not well"
+    assert hint.endswith("restore.yml -e undo=true -e confirm=titan_brain takes the database from before back")
     assert site.rows() == "510" and len(site.kept()) == 1
     monkeypatch.undo()
     site.whole()

@@ -167,6 +167,11 @@ class Exchange:
             proved, warnings = self.writers.prove(demand=not late)
             self.proved += proved
             self.warnings += warnings
+            if late and warnings and self._record["there"]:
+                self.warnings.append(
+                    f"Should {self.target.database} as it is now be the cause: "
+                    f"restore.yml -e undo=true -e confirm={self.target.database} takes the database from before back"
+                )
         self._journal.conclude("finished", ended=self._stack.clock.now())
 
     def swapped(self, server: Server) -> bool:
