@@ -9,12 +9,17 @@ from __future__ import annotations
 import gzip
 import random
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup.codec import decoded, encoder
+from ansible_collections.titan.ops.plugins.module_utils.backup.pump import Rereader
+from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects, drive
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.tests.unit.fakes import FakeClock, FakeEngine
 
 KINDS = ["gzip", "zstd"]
 
@@ -84,3 +89,70 @@ def test_what_is_no_such_data_is_refused(tmp_path: Path, compression: str) -> No
     (tmp_path / "x").write_bytes(b"-- PostgreSQL database dump\n")
     with pytest.raises(OpsError):
         list(decoded(str(tmp_path / "x"), compression))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("compression", KINDS)
+def test_a_dump_is_read_again_right_behind_its_writer(tmp_path: Path, compression: str) -> None:
+    data = text(5_000_000)
+    whole = packed(tmp_path / "whole", compression, data).read_bytes()
+    path = tmp_path / "x"
+    path.touch()
+    reread = Rereader(str(path), compression)
+    try:
+        with path.open("ab", buffering=0) as stream:
+            stream.write(whole[: len(whole) // 2])
+            until(lambda: reread.bytes > len(data) // 4)
+            stream.write(whole[len(whole) // 2 :])
+        until(lambda: reread.ended(0.1))
+        assert (reread.bytes, reread.tail) == (len(data), data[-4096:])
+    finally:
+        reread.close()
+
+
+@pytest.mark.parametrize("compression", KINDS)
+def test_what_was_written_badly_is_found_when_read_again(tmp_path: Path, compression: str) -> None:
+    whole = packed(tmp_path / "x", compression, text(200_000)).read_bytes()
+    for damaged in (whole[:-1], whole[:100] + bytes([whole[100] ^ 4]) + whole[101:]):
+        (tmp_path / "x").write_bytes(damaged)
+        reread = Rereader(str(tmp_path / "x"), compression)
+        with pytest.raises(OpsError, match=r"end too early|zstd|gzip"):
+            until(lambda: reread.ended(0.1))  # noqa: B023 - it is called in this turn
+        reread.close()
+
+
+def test_reading_again_can_be_given_up(tmp_path: Path) -> None:
+    path = packed(tmp_path / "x", "zstd", text(200_000))
+    path.write_bytes(path.read_bytes()[:1000])
+    Rereader(str(path), "zstd").close()  # or this test would not end
+
+
+def test_the_engine_is_not_asked_all_the_time(tmp_path: Path) -> None:
+    """Every question costs the cores that pg_dump wants; what ends soon is still noticed soon."""
+
+    class Program:
+        def __init__(self, seconds: float) -> None:
+            self.until, self.asked = clock.monotonic() + seconds, 0
+
+        def ended(self) -> int | None:
+            self.asked += 1
+            return 0 if clock.monotonic() >= self.until else None
+
+        def said(self) -> str:
+            return ""
+
+        def taken(self) -> int:
+            return 0
+
+    clock = FakeClock()
+    for seconds, most, late in ((60.0, 400, 0.25), (0.5, 30, 0.05)):
+        program, began = Program(seconds), clock.monotonic()
+        drive(program, Effects(FakeEngine(), "", clock), what="pg_dump", timeout=100)
+        assert program.asked <= most
+        assert clock.monotonic() - began <= seconds + late

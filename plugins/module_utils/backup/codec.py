@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from typing import Callable
 
 from ..core.errors import OpsError
@@ -21,9 +23,10 @@ __all__ = ["LEVELS", "Encoder", "decoded", "encoder"]
 # The lowest, highest and default level of each (zlib manual; zstd.h, levels that need no extra memory).
 LEVELS = {"gzip": (1, 9, 6), "zstd": (1, 19, 3)}
 
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
+_PAUSE = 0.05
 # A gzip member each: whatever reads gzip reads members one after another (RFC 1952, 2.2).
-_MEMBER = 4 << 20
+_MEMBER = 1 << 20
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -114,23 +117,42 @@ def encoder(compression: str, level: int | None, threads: int) -> Encoder:
     return _Gzip(chosen, threads) if compression == "gzip" else _Zstd(chosen, threads)
 
 
-def decoded(path: str, compression: str, *, seen: Callable[[bytes], object] = len) -> Iterator[bytes]:
+def decoded(
+    path: str,
+    compression: str,
+    *,
+    seen: Callable[[bytes], object] = len,
+    written: threading.Event | None = None,
+) -> Iterator[bytes]:
     """The bytes that were compressed into a file, as they come.
 
     Args:
         path: the file.
         compression: none, gzip or zstd.
         seen: called with the file's own bytes, for a checksum.
+        written: set once the file is complete, where it is still being written.
 
     Raises:
         OpsError: the file is damaged, ends too early, or cannot be read.
     """
     try:
-        with open(path, "rb") as stream:
-            chunks = _watched(iter(lambda: stream.read(_CHUNK), b""), seen)
+        with open(path, "rb", buffering=0) as stream:
+            chunks = _watched(_chunks(stream, written), seen)
             yield from {"none": _as_is, "gzip": _ungzipped, "zstd": _unzstd}[compression](chunks)
     except OSError as exc:
         raise OpsError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _chunks(stream: FileIO, written: threading.Event | None) -> Iterator[bytes]:
+    while True:
+        whole = written is None or written.is_set()
+        chunk = stream.read(_CHUNK)
+        if chunk:
+            yield chunk
+        elif whole:
+            return
+        elif written:
+            written.wait(_PAUSE)
 
 
 def _watched(chunks: Iterator[bytes], seen: Callable[[bytes], object]) -> Iterator[bytes]:

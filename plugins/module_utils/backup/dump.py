@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..compose.container import Container
@@ -17,12 +16,12 @@ from ..compose.sidecar import SidecarUnavailable
 from ..core.errors import OpsError
 from ..core.files import fsync_dir, remove
 from .catalog import files_of, size_of
-from .codec import decoded, encoder
+from .codec import encoder
 from .naming import hidden
 from .options import BackupOptions
-from .pump import Follower, Idle, PipePump, Pump
+from .pump import Follower, Idle, PipePump, Pump, Rereader
 from .session import Way
-from .tools import PLACE, Aside, Effects, Inside, Program, drive, hashed
+from .tools import PLACE, Aside, Cancelled, Effects, Inside, Program, drive, hashed
 
 __all__ = ["Dumped", "check_tail", "dump"]
 
@@ -125,6 +124,7 @@ class _Work:
         self._file = hidden(name, "partial")
         self._pipe = hidden(name, "pipe")
         self._path = os.path.join(options.directory, self._file)
+        self._again: Rereader | None = None
 
     def aside(self) -> Dumped:
         """In a sidecar."""
@@ -138,7 +138,7 @@ class _Work:
                 os.mkfifo(pipe, 0o600)
                 stack.callback(remove, pipe)
                 source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                pump: Pump = PipePump(source, self._path, encoder(options.compression, options.level, options.threads))
+                pump: Pump = self._piped(source, stack)
             elif options.format == "plain":
                 # Of mode 0600 before the first byte is in it.
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
@@ -146,27 +146,35 @@ class _Work:
             else:
                 pump = Idle(self._path)
             stack.callback(pump.close)
-            program = stack.enter_context(
-                tool.run(["pg_dump", *self._arguments(), f"--file={PLACE}/{self._pipe if piped else self._file}"])
-            )
-            self._drive(program, pump)
-        return self._checked(pump, "sidecar", "", tool)
+            argv = ["pg_dump", *self._arguments(), f"--file={PLACE}/{self._pipe if piped else self._file}"]
+            with tool.run(argv) as program:
+                self._drive(program, pump)
+            return self._checked(pump, "sidecar", "", tool)
 
     def inside(self, reason: str) -> Dumped:
         """In the server's own container."""
-        options, target = self._options, self._options.target
+        target = self._options.target
         tool = Inside(self._effects, self._container, role=target.role, database=target.database, port=target.port)
         read, write = os.pipe2(os.O_CLOEXEC)
         with contextlib.ExitStack() as stack:
             try:
-                compression = options.compression if options.format == "plain" else "none"
-                pump = PipePump(read, self._path, encoder(compression, options.level, options.threads))
+                pump = self._piped(read, stack)
                 stack.callback(pump.close)
                 program = stack.enter_context(tool.run(["pg_dump", *self._arguments()], stdout=write))
             finally:
                 os.close(write)  # or the pipe would never end
             self._drive(program, pump)
-        return self._checked(pump, "exec", reason, tool)
+            return self._checked(pump, "exec", reason, tool)
+
+    def _piped(self, source: int, stack: contextlib.ExitStack) -> PipePump:
+        """What takes the dump from a pipe, and what reads again behind it where it compresses."""
+        options = self._options
+        compression = options.compression if options.format == "plain" else "none"
+        pump = PipePump(source, self._path, encoder(compression, options.level, options.threads))
+        if compression != "none":
+            self._again = Rereader(self._path, compression)
+            stack.callback(self._again.close)
+        return pump
 
     def _arguments(self) -> list[str]:
         options = self._options
@@ -224,22 +232,18 @@ class _Work:
         )
 
     def _check_plain(self, pump: Pump) -> None:
-        tail, size = b"", 0
-        if self._options.compression != "none":
-            self._effects.progress.phase("reading the dump again", pump.raw_bytes, done=lambda: size)
-        # Without compression every byte was read already: its end is enough.
-        for chunk in _end_of(self._path) if self._options.compression == "none" else self._decoded():
-            tail = (tail + chunk)[-_TAIL:]
-            size += len(chunk)
-        if self._options.compression != "none" and size != pump.raw_bytes:
-            raise OpsError(f"The compressed dump gives {size} bytes, but pg_dump wrote {pump.raw_bytes}")
-        check_tail(tail)
-
-    def _decoded(self) -> Iterator[bytes]:
-        for chunk in decoded(self._path, self._options.compression):
+        again = self._again
+        if again is None:
+            # Every byte was read already: its end is enough.
+            check_tail(_end_of(self._path))
+            return
+        self._effects.progress.phase("reading the dump again", pump.raw_bytes, done=lambda: again.bytes)
+        while not again.ended(0.1):
             if self._effects.cancelled():
-                raise OpsError("The run was asked to end")
-            yield chunk
+                raise Cancelled("The run was asked to end")
+        if again.bytes != pump.raw_bytes:
+            raise OpsError(f"The compressed dump gives {again.bytes} bytes, but pg_dump wrote {pump.raw_bytes}")
+        check_tail(again.tail)
 
     def _check_archive(self, tool: Aside | Inside) -> str:
         """Read the whole archive as a restore does; gives its table of contents' first lines."""
@@ -273,10 +277,10 @@ def check_tail(tail: bytes) -> None:
         raise OpsError("The dump is not complete: pg_dump's last line is missing")
 
 
-def _end_of(path: str) -> Iterator[bytes]:
+def _end_of(path: str) -> bytes:
     with open(path, "rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
-        yield stream.read()
+        return stream.read()
 
 
 def _head_of(path: str) -> str:

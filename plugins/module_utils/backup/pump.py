@@ -11,16 +11,18 @@ import fcntl
 import hashlib
 import os
 import select
+import threading
 from typing import Protocol
 
 from ..core.errors import OpsError
-from .codec import Encoder
+from .codec import Encoder, decoded
 
-__all__ = ["Follower", "Idle", "PipePump", "Pump"]
+__all__ = ["Follower", "Idle", "PipePump", "Pump", "Rereader"]
 
 _CHUNK = 1 << 20
 _PIPE_SIZE = 1031  # F_SETPIPE_SZ (fcntl(2)), which Python's fcntl has from 3.10 on
 _HEAD = 4096
+_TAIL = 4096
 
 
 class Pump(Protocol):
@@ -79,6 +81,8 @@ class Follower:
         self._path = path
         self._fd = -1
         self._sha = hashlib.sha256()
+        # One room for all: it stays in the processor's cache, and the hash costs pg_dump less of the memory's time.
+        self._room = bytearray(_CHUNK // 4)
         self.raw_bytes = 0
         self.head = b""
 
@@ -96,13 +100,14 @@ class Follower:
                 return False
         taken = 0
         while taken < 8 * _CHUNK:
-            chunk = os.read(self._fd, _CHUNK)
-            if not chunk:
+            size = os.readv(self._fd, [self._room])
+            if not size:
                 break
-            if len(self.head) < _HEAD:
-                self.head += chunk[: _HEAD - len(self.head)]
-            self._sha.update(chunk)
-            taken += len(chunk)
+            with memoryview(self._room) as room:
+                if len(self.head) < _HEAD:
+                    self.head += bytes(room[: min(size, _HEAD - len(self.head))])
+                self._sha.update(room[:size])
+            taken += size
         self.raw_bytes += taken
         return taken > 0
 
@@ -194,3 +199,53 @@ class PipePump:
         except OSError as exc:
             hint = "Free some space on that file system." if exc.errno in (errno.ENOSPC, errno.EDQUOT) else None
             raise OpsError(f"{self._path} could not be written: {exc.strerror or exc}", hint=hint) from exc
+
+
+class Rereader:
+    """Reads a compressed dump again, right behind whoever writes it, in a thread beside.
+
+    Args:
+        path: the file.
+        compression: gzip or zstd.
+
+    Attributes:
+        bytes: what it has decompressed so far.
+        tail: the last bytes of that.
+    """
+
+    def __init__(self, path: str, compression: str) -> None:
+        self.bytes = 0
+        self.tail = b""
+        self._error: Exception | None = None
+        self._written = threading.Event()
+        self._given_up = False
+        self._thread = threading.Thread(target=self._work, args=(path, compression), daemon=True)
+        self._thread.start()
+
+    def _work(self, path: str, compression: str) -> None:
+        try:
+            for chunk in decoded(path, compression, written=self._written):
+                if self._given_up:
+                    return
+                self.tail = (self.tail + chunk[-_TAIL:])[-_TAIL:]
+                self.bytes += len(chunk)
+        except Exception as exc:  # pylint: disable=broad-exception-caught  # handed on to whoever waits
+            self._error = exc
+
+    def ended(self, wait: float) -> bool:
+        """The file is complete: whether all of it is read, after so many seconds at most.
+
+        Raises:
+            OpsError: the file is damaged, or cannot be read.
+        """
+        self._written.set()
+        self._thread.join(wait)
+        if self._error:
+            raise self._error
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Give up, also in the middle."""
+        self._given_up = True
+        self._written.set()
+        self._thread.join()

@@ -168,7 +168,9 @@ def open_session(way: Way) -> Iterator[tuple[Connection, str]]:
     """
     session = connect(way.endpoint, way.password or "")
     try:
-        session.run([*_SETTINGS, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"])
+        # What is counted here competes with the dump, and with the traffic, for one core at most.
+        alone = "SET max_parallel_workers_per_gather = 0"
+        session.run([*_SETTINGS, alone, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"])
         [(snapshot,)] = session.run(["SELECT pg_catalog.pg_export_snapshot()"])
         yield session, snapshot
     finally:
