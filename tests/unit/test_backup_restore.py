@@ -561,6 +561,28 @@ def test_a_run_that_is_killed_is_finished_or_undone_by_the_next(
             site.restore(undo=True)
 
 
+@pytest.mark.parametrize("step", ["stop the writers", "swap the names", "start the writers", "prove"])
+def test_an_undo_that_is_killed_is_done_by_its_repetition(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = make(site)
+    more(site)
+    site.restore(path.name)
+    for written in (False, True):
+        with monkeypatch.context() as patched:
+            killed_at(patched, step, written=written)
+            with pytest.raises(Killed):
+                site.restore(undo=True)
+        swapped = site.rows() == "510"
+        told = site.restore(undo=True)
+        assert site.rows() == "510"
+        assert (told["recovered"], told["steps"] == []) == (("finished", True) if swapped else ("undone", False))
+        assert len(site.kept()) == 1
+        site.whole()
+        site.restore(undo=True)
+        assert site.rows() == "500"
+
+
 def test_killed_right_after_the_swap_it_is_finished_and_not_restored_twice(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

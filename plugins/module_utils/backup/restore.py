@@ -69,7 +69,8 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
     """
     warnings: list[str] = []
     dry = check_mode or options.confirm is None
-    recovered, asked = None, None
+    recovered: str | None = None
+    before: dict[str, Any] = {}
     if dry and interrupted(stack):
         busy = held_by(stack.options.lock_file) if check_mode else None
         warnings.append(
@@ -78,15 +79,17 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
             else "An interrupted restore was found: a real run finishes or undoes it first."
         )
     elif not dry:
-        recovered, asked = _recovered(stack, effects)
+        recovered, before = _recovered(stack, effects)
         warnings += stack.warnings
         stack.warnings.clear()
         if recovered:
             warnings.append(f"An interrupted restore was found and {recovered} first.")
     result: dict[str, Any] = {"confirmed": options.confirm is not None, "recovered": recovered, "warnings": warnings}
-    # An undo that is asked for after an interrupted restore wants that one undone, and not the one before it.
-    enough = (recovered == "finished" and asked == options.asked) or (recovered == "undone" and options.undo)
-    if enough:
+    # A repeated run wants what the interrupted one wanted; an undo after an interrupted restore wants that one undone,
+    # and not the one before it.
+    again = recovered == "finished" and before["asked"] == options.asked
+    taken_back = recovered == "undone" and options.undo and not before["undo"]
+    if again or taken_back:
         return {**result, "changed": True, "database": options.target.database, "steps": []}
     try:
         planned = plan(stack, options, cancelled=effects.cancelled)
@@ -116,13 +119,13 @@ def recover(stack: Stack, effects: Effects | None = None) -> str | None:
     return _recovered(stack, effects or effects_of(stack))[0]
 
 
-def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
-    """How, and what the interrupted one was asked for."""
+def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, dict[str, Any]]:
+    """How, and the journal of the interrupted one."""
     journal = journal_of(stack)
     record = journal.load()
     if record is None:
         journal.end()
-        return None, None
+        return None, {}
     if record["undo"]:
         journal = journal_of(stack, undo=True)
         journal.load()
@@ -141,7 +144,7 @@ def _recovered(stack: Stack, effects: Effects) -> tuple[str | None, str | None]:
     operation = "restore_undo" if record["undo"] else "restore"
     stack.recovered.append(Recovered(operation, None, how, began=record.get("began")))
     stack.forget_model()
-    return how, str(record.get("asked"))
+    return how, dict(record)
 
 
 def _half_done(journal: Journal) -> str:
