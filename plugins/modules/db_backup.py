@@ -17,7 +17,8 @@ description:
   - A backup gets its name only when it is complete, was read again, and is on the disk. Beside it lies a manifest with
     its sha256 and the number of rows of every table in the dump's own snapshot.
   - After a backup without a label, old ones without a label go as O(keep_daily), O(keep_weekly) and O(keep_monthly)
-    say. The newest good one and the newest verified one always stay. Files without a manifest are never touched.
+    say. The newest good one and the newest verified one always stay, and unless O(keep_daily) is 0 everything of the
+    newest one's day (in UTC). Files without a manifest are never touched.
   - What a killed run has left is removed by the next.
   - Every run makes a new backup. Names are in UTC.
 extends_documentation_fragment:

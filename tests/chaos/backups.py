@@ -31,7 +31,7 @@ from truth import untrue
 
 EVIDENCE = ROOT / ".cache/chaos"
 JOURNAL = "db_restore.journal"
-TRIES = 6
+TRIES = 20
 FORMATS = {
     "plain": ("plain", "none"),
     "gzip": ("plain", "gzip"),
@@ -39,7 +39,7 @@ FORMATS = {
     "directory": ("directory", "gzip"),
 }
 # With these a new nightly backup lets the one before go.
-KEEP = {"backup_keep_daily": 1, "backup_keep_weekly": 0, "backup_keep_monthly": 0}
+KEEP = {"backup_keep_daily": 0, "backup_keep_weekly": 0, "backup_keep_monthly": 0}
 ROW = "{:>7}  {:9}{:11}{:24}{:16}{:48}{:40}{:>6}  {}"
 
 

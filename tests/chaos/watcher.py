@@ -63,6 +63,7 @@ class Watcher(Stopper):
         self._places: dict[int, str] = {}
         # Bytes and the lock are written all the time: only who waits for them shall be woken by that.
         mine = {STAGED, PIPE, PARTIAL, CLOSED, MANIFEST, NAMED, GOING, step} | ({BYTES} if step == CLOSED else set())
+        self._mine = mine
         self._events = [event for event in _EVENTS if event[0] in mine]
         for place in {event[1] for event in self._events}:
             if place == WORK:
@@ -120,6 +121,8 @@ class Watcher(Stopper):
             place = self._places.get(number, "")
             if place == RUN and name == os.path.basename(WORK):
                 self._watch(WORK, _CREATE)
+                if MID_LOAD in self._mine and os.path.lexists(f"{WORK}/dump"):  # it was made before we watched
+                    yield MID_LOAD
             for step, where, kind, pattern in self._events:
                 if where == place and kind & mask and re.fullmatch(pattern, name):
                     yield step

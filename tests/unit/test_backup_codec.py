@@ -73,6 +73,19 @@ def test_a_truncated_stream_is_refused(tmp_path: Path, compression: str) -> None
             list(decoded(str(path), compression))
 
 
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, 40 << 20])
+@pytest.mark.parametrize("compression", KINDS)
+def test_few_bytes_that_stand_for_many_come_a_part_at_a_time(tmp_path: Path, compression: str, size: int) -> None:
+    """In one member or frame, as other programs write them; nothing is held back at the end, either."""
+    path = tmp_path / "x"
+    if compression == "gzip":
+        path.write_bytes(gzip.compress(bytes(size), 9))
+    else:
+        packed(path, compression, bytes(size), threads=1)
+    parts = [len(part) for part in decoded(str(path), compression)]
+    assert sum(parts) == size and max(parts) <= 1 << 20
+
+
 @pytest.mark.parametrize("compression", KINDS)
 def test_one_flipped_bit_is_refused(tmp_path: Path, compression: str) -> None:
     """Whatever bit of the data: their checksum stands at the end."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -72,6 +73,22 @@ def fails(place: Place, match: str, **options: Any) -> OpsError:
     assert place.names() == before
     assert place.left() == []
     return caught.value
+
+
+@pytest.fixture
+def docker(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A docker command whose ``exec`` runs the server's own program here."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    script = tools / "docker"
+    script.write_text(
+        "#!/bin/sh\nshift 2\n"
+        'while :; do case $1 in --env=*) export "${1#--env=}"; shift ;; *) break ;; esac; done\n'
+        "shift; program=$1; shift\n"
+        f"PGHOST=127.0.0.1 PGPASSWORD='{PASSWORD}' exec {place.server.binaries}/$program \"$@\"\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 
 
 # What is made
@@ -156,7 +173,7 @@ def test_the_days_first_has_the_runbooks_name_and_is_never_replaced(place: Place
 
 def test_check_mode_tells_what_goes(place: Place) -> None:
     first = make(place)
-    planned = create.plan(place.stack, place.options(), place.effects)
+    planned = create.plan(place.stack, place.options(keep_daily=0, keep_weekly=0, keep_monthly=0), place.effects)
     assert planned.removed == (first["name"],)
     assert planned.diff()["before"] == f"{first['name']}\n"
     assert planned.diff()["after"] == f"{planned.name}\n"
@@ -373,3 +390,105 @@ def test_a_complete_dump_is_known_by_its_end(end: str) -> None:
 def test_any_other_end_is_not(end: str) -> None:
     with pytest.raises(OpsError, match="not complete"):
         check_tail(end.encode())
+
+
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip"}, {"compression": "zstd"}, {"format": "custom"}], ids=str
+)
+def test_where_the_image_lacks_pg_dump_the_servers_own_container_makes_it(
+    place: Place, options: dict[str, Any]
+) -> None:
+    place.engine.lacks = ("pg_dump",)
+    made = make(place, **options)
+    assert made["via"] == "exec" and "pg_dump" in made["via_reason"]
+    told = manifest.read(made["path"])
+    assert told.rows["public.orders"] == 500 and told.sha256 == catalog.digest(made["path"])
+    assert place.left() == []
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zstd"}, {"format": "custom"}, {"format": "directory"}], ids=str
+)
+def test_nobody_else_can_read_a_dump_while_it_is_made(place: Place, options: dict[str, Any]) -> None:
+    seen = set()
+
+    def look() -> bool:
+        for name in place.names():
+            path = place.backups / name
+            if name.endswith(".partial"):
+                seen.add(oct(path.stat().st_mode & 0o077))
+        return False
+
+    place.backups.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place.backups.chmod(0o755)
+    umask = os.umask(0o022)
+    try:
+        place.effects.cancelled = look
+        make(place, **options)
+    finally:
+        os.umask(umask)
+    assert seen == {"0o0"}
+
+
+def test_what_a_killed_run_has_left_is_no_reason_for_a_lack_of_space(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = make(place, label="a")["size_bytes"]
+    left = place.backups / ".titan_brain_2020-01-01.sql.partial"
+    left.write_bytes(bytes(size))
+    real = os.statvfs
+
+    def tight(path: str) -> Any:
+        there = real(path)
+        free = 2 * size - (left.stat().st_size if left.exists() else 0)
+        return os.statvfs_result((1, 1, free, free, free, *there[5:]))
+
+    monkeypatch.setattr(os, "statvfs", tight)
+    assert make(place, label="b")["tidied"] and not left.exists()
+
+
+def test_a_damaged_backup_does_not_tell_how_much_the_next_one_takes(place: Place) -> None:
+    Path(make(place, label="a")["path"]).write_bytes(b"cut")
+    planned = create.plan(place.stack, place.options(), place.effects)
+    assert planned.needed_bytes > planned.facts.size_bytes == planned.expected_bytes
+
+
+def test_counting_ends_when_the_run_is_asked_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def slowly(counting: Any) -> dict[str, int]:
+        begun.set()
+        counting.run(["SELECT pg_sleep(600)"])
+        return {}
+
+    monkeypatch.setattr(create, "counts", slowly)
+    made = create.dump
+
+    def dumped(*args: Any, **options: Any) -> Any:
+        found = made(*args, **options)
+        place.effects.cancelled = begun.is_set
+        return found
+
+    monkeypatch.setattr(create, "dump", dumped)
+    fails(place, "asked to end")
+
+
+def test_a_server_that_answers_no_more_while_rows_are_counted_does_not_hold_us(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+
+    def hung(counting: Any) -> dict[str, int]:
+        pid = int(counting.run(["SELECT pg_backend_pid()"])[0][0])
+        os.kill(pid, signal.SIGSTOP)
+        pids.append(pid)
+        counting.run(["SELECT 1"])
+        return {}
+
+    monkeypatch.setattr(create, "counts", hung)
+    monkeypatch.setattr(create, "_PATIENCE", 0.2)
+    try:
+        fails(place, "not counted within 1 seconds", timeout=1)
+    finally:
+        os.kill(pids[0], signal.SIGCONT)

@@ -69,15 +69,18 @@ def test_the_newest_and_the_newest_verified_always_stay(policy: Policy) -> None:
     assert [item.name for item in kept(items, policy)] == ["0005", "0019"]
 
 
-def test_of_a_day_the_newest_stays() -> None:
+def test_of_an_earlier_day_the_newest_stays_and_of_the_last_one_all() -> None:
+    """A backup that is made because of a damage does not push out the last one from before it."""
     items = [night(0), Item("later", BEGIN + 3600), Item("latest", BEGIN + 7200)]
-    assert [item.name for item in kept(items, Policy(5, 5, 5))] == ["latest"]
+    assert [item.name for item in kept(items, Policy(5, 5, 5))] == ["0000", "later", "latest"]
+    assert [item.name for item in kept([*items, night(1)], Policy(5, 5, 5))] == ["latest", "0001"]
+    assert [item.name for item in kept(items, Policy(0, 0, 0))] == ["latest"]
 
 
 def test_one_with_a_label_stays_and_takes_no_place() -> None:
     items = [night(0), night(1, label=True), night(2)]
     assert decide(items, Policy(2, 0, 0)) == {
-        "0002": ("newest", "daily"),
+        "0002": ("newest", "same day", "daily"),
         "0001-label": ("labelled",),
         "0000": ("daily",),
     }

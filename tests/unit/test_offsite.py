@@ -342,6 +342,16 @@ def test_a_snapshot_that_lacks_a_part_is_forgotten_and_no_success(host: Host, re
     assert [item["words"] for item in host.asked("forget")] == [["forget", "--", "ab12"]]
 
 
+def test_a_drill_that_marks_the_manifest_meanwhile_is_no_failure(host: Host) -> None:
+    path = backup(host.backups, "titan_brain_2026-02-06.sql")
+    file = f"{path}.manifest.json"
+    host.says(
+        "backup",
+        f"with open({file!r}, 'a') as stream: stream.write(' ' * 18)\n" + SUMMARY.format(whole(host, path.name) + 18),
+    )
+    assert host.copy()["copied"] == [path.name] and not host.asked("forget")
+
+
 def test_a_backup_that_the_retention_takes_meanwhile_is_no_failure(host: Host) -> None:
     path = backup(host.backups, "titan_brain_2026-02-06.sql")
     host.says("backup", f"os.remove({str(path)!r})\n" + SUMMARY.format(10))

@@ -24,6 +24,8 @@ __all__ = ["LEVELS", "Encoder", "decoded", "encoder"]
 LEVELS = {"gzip": (1, 9, 6), "zstd": (1, 19, 3)}
 
 _CHUNK = 256 << 10
+# Few bytes may stand for very many: so many at a time at most.
+_MOST = 1 << 20
 _PAUSE = 0.05
 # A gzip member each: whatever reads gzip reads members one after another (RFC 1952, 2.2).
 _MEMBER = 1 << 20
@@ -169,18 +171,19 @@ def _ungzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
     reader = zlib.decompressobj(_GZIP)
     begun = False
     for chunk in chunks:
-        data = chunk
-        while data:
+        data, more = chunk, False
+        while data or more:
             if reader.eof:
                 reader = zlib.decompressobj(_GZIP)
             try:
-                part = reader.decompress(data)
+                part = reader.decompress(data, _MOST)
             except zlib.error as exc:
                 raise OpsError(f"gzip: {exc}") from exc
             begun = True
             if part:
                 yield part
-            data = reader.unused_data
+            data = reader.unused_data or reader.unconsumed_tail
+            more = len(part) == _MOST and not reader.eof  # it may hold some back without any input left
     if not begun or not reader.eof:
         raise OpsError("gzip: the data end too early")
 
@@ -190,8 +193,6 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     with contextlib.closing(Decompressor()) as reader:
         for chunk in chunks:
             begun = True
-            part = reader.decompress(chunk)
-            if part:
-                yield part
+            yield from reader.decompress(chunk)
         if not begun or not reader.complete:
             raise OpsError("zstd: the data end too early")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from ..core.errors import OpsError
 from ..database.login import Connection, connect
 from .manifest import Manifest
-from .session import Way, counts, objects, own_counts
+from .session import UNLIMITED, Way, counts, objects, own_counts
 
 __all__ = ["compare", "contents", "counted", "differing", "own_rows"]
 
@@ -59,7 +59,7 @@ def own_rows(way: Way) -> dict[str, int]:
 def _looking(way: Way) -> Iterator[Connection]:
     session = connect(way.endpoint, way.password or "")
     try:
-        session.run(["SET statement_timeout = 0", "SET lock_timeout = '60s'", "SET row_security = off"])
+        session.run([UNLIMITED, "SET statement_timeout = 0", "SET lock_timeout = '60s'", "SET row_security = off"])
         yield session
     finally:
         session.close()

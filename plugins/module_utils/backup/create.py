@@ -30,10 +30,12 @@ from .options import BackupOptions
 from .retention import Item, decide
 from .session import Facts, Way, counts, database_facts, find_way, locate_server, objects, open_session
 from .siblings import RESTORE, drop_expired, expired_databases
-from .tools import Effects, drop_passfile
+from .tools import Cancelled, Effects, drop_passfile
 
 __all__ = ["BackupPlan", "apply", "plan"]
 
+# Seconds: between two looks at a thread, and until one that was told to end is left alone.
+_LOOK, _PATIENCE = 0.2, 5.0
 _AGAIN = "Mend the cause and run again."
 _NOTHING = "No backup was made; what had been written of it was removed, and the earlier ones are as they were."
 
@@ -100,8 +102,9 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
     facts = database_facts(way)
     present = catalog.listed(directory)
     mine = [item for item in present if item.manifest is not None and item.manifest.database == target.database]
+    left = catalog.leftovers(directory)
     needed = _needed(options, mine, facts)
-    _refuse_without_space(directory, needed)
+    _refuse_without_space(directory, needed, sum(catalog.size_of(os.path.join(directory, item)) for item in left))
     name = _free_name(options, effects.clock.now(), {item.name for item in present})
     warnings = [
         f"The backup {item.name} is damaged: {item.trouble}" for item in present if item.state == catalog.DAMAGED
@@ -120,7 +123,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         facts,
         tuple(present),
         _going(options, mine, name, effects.clock.now()),
-        tuple(catalog.leftovers(directory)),
+        tuple(left),
         needed,
         _expected(options, mine, facts),
         tuple(warnings),
@@ -142,9 +145,9 @@ def _free_name(options: BackupOptions, moment: float, taken: set[str]) -> str:
 
 
 def _needed(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
-    """What the last one of this kind took, else what the database takes, and a margin."""
+    """What the last whole one of this kind took, else what the database takes, and a margin."""
     for item in mine:
-        made = item.manifest
+        made = item.manifest if item.state == catalog.GOOD else None
         if made and (made.format, made.compression) == (options.format, options.compression):
             return round(item.size_bytes * options.space_margin)
     return round(facts.size_bytes * options.space_margin)
@@ -153,7 +156,7 @@ def _needed(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
 def _expected(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
     """What pg_dump wrote the last time, else what the database takes: with its indexes more than a dump, or less."""
     for item in mine:
-        made = item.manifest
+        made = item.manifest if item.state == catalog.GOOD else None
         if made and made.format == "plain" == options.format and made.raw_bytes:
             return made.raw_bytes
         if made and (made.format, made.compression) == (options.format, options.compression):
@@ -161,7 +164,8 @@ def _expected(options: BackupOptions, mine: list[Backup], facts: Facts) -> int:
     return facts.size_bytes
 
 
-def _refuse_without_space(directory: str, needed: int) -> None:
+def _refuse_without_space(directory: str, needed: int, coming: int) -> None:
+    """``coming``: what is free once the leftovers of killed runs are removed."""
     place = directory
     while not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -169,7 +173,7 @@ def _refuse_without_space(directory: str, needed: int) -> None:
         there = os.statvfs(place)
     except OSError as exc:
         raise InvalidInput(f"The directory {directory} cannot be used: {exc.strerror or exc}") from exc
-    free = there.f_bavail * there.f_frsize
+    free = there.f_bavail * there.f_frsize + coming
     if there.f_flag & os.ST_RDONLY:
         raise Refused(f"The directory {directory} is on a read-only file system", hint="Name another with directory.")
     if free < needed:
@@ -202,7 +206,7 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     made = None
     try:
         with open_session(planned.way) as (session, snapshot):  # noqa: SIM117 - in one line pylint misses the name
-            with _counting(session) as counted:
+            with _counting(session, effects, options.timeout) as counted:
                 made = dump(
                     effects,
                     planned.container,
@@ -325,7 +329,9 @@ def _ended(record: manifest.Manifest) -> float:
 
 
 @contextlib.contextmanager
-def _counting(session: Connection) -> Iterator[Callable[[], tuple[dict[str, int], dict[str, int]]]]:
+def _counting(
+    session: Connection, effects: Effects, timeout: float
+) -> Iterator[Callable[[], tuple[dict[str, int], dict[str, int]]]]:
     """Count in the session while the dump is under way; gives what waits for the numbers."""
     found: list[tuple[dict[str, int], dict[str, int]]] = []
     errors: list[Exception] = []
@@ -337,7 +343,13 @@ def _counting(session: Connection) -> Iterator[Callable[[], tuple[dict[str, int]
             errors.append(exc)
 
     def wait() -> tuple[dict[str, int], dict[str, int]]:
-        thread.join()
+        deadline = effects.clock.monotonic() + timeout
+        while thread.is_alive():
+            thread.join(_LOOK)
+            if effects.cancelled():
+                raise Cancelled("The run was asked to end")
+            if effects.clock.monotonic() > deadline:
+                raise OpsError(f"The rows were not counted within {timeout:g} seconds after the dump")
         if errors:
             raise errors[0]
         return found[0]
@@ -348,8 +360,13 @@ def _counting(session: Connection) -> Iterator[Callable[[], tuple[dict[str, int]
         yield wait
     finally:
         if thread.is_alive():
-            session.cancel()
-            thread.join()
+            # A server that answers no more, in a paused container, say, must not hold the host's lock.
+            helper = threading.Thread(target=session.cancel, daemon=True)
+            helper.start()
+            thread.join(_PATIENCE)
+            if thread.is_alive():
+                session.abandon()
+                thread.join()
 
 
 def _megabytes(size: int) -> str:

@@ -139,12 +139,11 @@ class _Work:
                 stack.callback(remove, pipe)
                 source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 pump: Pump = self._piped(source, stack)
-            elif options.format == "plain":
-                # Of mode 0600 before the first byte is in it.
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-                pump = Follower(self._path)
             else:
-                pump = Idle(self._path)
+                if options.format != "directory":
+                    # Of mode 0600 before the first byte is in it.
+                    os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+                pump = Follower(self._path) if options.format == "plain" else Idle(self._path)
             stack.callback(pump.close)
             argv = ["pg_dump", *self._arguments(), f"--file={PLACE}/{self._pipe if piped else self._file}"]
             with tool.run(argv) as program:
@@ -155,6 +154,7 @@ class _Work:
         """In the server's own container."""
         target = self._options.target
         tool = Inside(self._effects, self._container, role=target.role, database=target.database, port=target.port)
+        remove(self._path)  # of the attempt in a sidecar
         read, write = os.pipe2(os.O_CLOEXEC)
         with contextlib.ExitStack() as stack:
             try:

@@ -169,6 +169,7 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
         room = sum(_size(session, name) for name in expired)
         warnings = _warnings(session, options, source, today, server)
         left = side_databases(session, database)
+        room += sum(_size(session, name) for name in left)
     if options.undo and today is None:
         warnings.append(f"There is no database {database}: nothing is kept of it")
     needed = 0 if source is None else _needed(source, today, options, room)

@@ -44,8 +44,9 @@ def decide(items: Iterable[Item], policy: Policy) -> dict[str, tuple[str, ...]]:
     """Why each backup stays; one without a reason goes.
 
     Days, weeks (ISO 8601) and months are UTC's. Those without a backup do not count, so runs that fail take no place:
-    nothing goes because time has passed. The newest backup, with a label and without,
-    and the newest verified one always stay.
+    nothing goes because time has passed. The newest backup, with a label and without, and the newest verified one
+    always stay. Where days count at all, so does everything of the newest one's day: the backup that somebody makes
+    because of a damage must not push out the last one from before it.
 
     Args:
         items: the backups of one database that are whole; others must not be handed in.
@@ -65,6 +66,10 @@ def decide(items: Iterable[Item], policy: Policy) -> dict[str, tuple[str, ...]]:
     for item in newest_first:
         if item.labelled:
             reasons[item.name].append("labelled")
+    if policy.daily > 0:
+        for item in series:
+            if _period(item, _day) == _period(series[0], _day):
+                reasons[item.name].append("same day")
     for word, count, period in (
         ("daily", policy.daily, _day),
         ("weekly", policy.weekly, _week),
@@ -78,8 +83,12 @@ def decide(items: Iterable[Item], policy: Policy) -> dict[str, tuple[str, ...]]:
 def _newest_of_each(newest_first: Sequence[Item], period: Callable[[datetime.datetime], object]) -> list[Item]:
     found: dict[object, Item] = {}
     for item in newest_first:
-        found.setdefault(period(datetime.datetime.fromtimestamp(item.moment, datetime.timezone.utc)), item)
+        found.setdefault(_period(item, period), item)
     return list(found.values())
+
+
+def _period(item: Item, period: Callable[[datetime.datetime], object]) -> object:
+    return period(datetime.datetime.fromtimestamp(item.moment, datetime.timezone.utc))
 
 
 def _day(moment: datetime.datetime) -> object:

@@ -48,6 +48,10 @@ RELATIONS = (
 )
 _KINDS = {"r": "tables", "p": "partitioned tables", "i": "indexes", "I": "partitioned indexes", "S": "sequences"}
 _KINDS.update({"v": "views", "m": "materialized views", "f": "foreign tables", "c": "composite types"})
+# The one timeout that PostgreSQL has from 17 on only; a database or a role may set it.
+UNLIMITED = (
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
+)
 _SETTINGS = (
     "SET statement_timeout = 0",
     "SET lock_timeout = '60s'",
@@ -56,6 +60,7 @@ _SETTINGS = (
     "SET row_security = off",
     "SET standard_conforming_strings = on",
     "SET search_path = ''",
+    UNLIMITED,
 )
 
 
@@ -255,7 +260,8 @@ def objects(session: Connection) -> dict[str, int]:
     kinds = session.run([f"SELECT c.relkind::text, pg_catalog.count(*) FROM {RELATIONS} GROUP BY 1"])
     found = {_KINDS[kind]: int(number) for kind, number in kinds if kind in _KINDS}
     for what, table, namespace, condition in (
-        ("constraints", "pg_constraint", "connamespace", "true"),
+        # NOT NULL is a constraint with a row of its own from PostgreSQL 18 on only.
+        ("constraints", "pg_constraint", "connamespace", "o.contype <> 'n'"),
         ("functions", "pg_proc", "pronamespace", "true"),
         ("types", "pg_type", "typnamespace", "o.typtype IN ('d', 'e', 'r')"),
     ):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Iterator
 from typing import Any
 
 from ..core.errors import OpsError
@@ -144,20 +145,20 @@ class Decompressor(_Stream):
         """Whether the last frame has ended."""
         return self._left == 0
 
-    def decompress(self, data: bytes) -> bytes:
-        """What these bytes give.
+    def decompress(self, data: bytes) -> Iterator[bytes]:
+        """What these bytes give, a buffer at a time.
 
         Raises:
             OpsError: they are no (whole) zstd data.
         """
         source, _kept = _in(data)
-        parts = []
         while True:
             out = self._out()
             self._left = self._checked(
                 self._lib.ZSTD_decompressStream(self._context, ctypes.byref(out), ctypes.byref(source))
             )
-            parts.append(self._taken(out))
+            if out.pos:
+                yield self._taken(out)
             # A full output may leave more inside, unless the frame has ended.
             if source.pos == source.size and (self._left == 0 or out.pos < out.size):
-                return b"".join(parts)
+                return

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +92,11 @@ class Connection:
         """Have the server end the statement that another thread is waiting for."""
         with contextlib.suppress(psycopg2.Error):
             self._raw.cancel()
+
+    def abandon(self) -> None:
+        """Hang up on a server that answers nothing any more: who waits for it gets an error."""
+        with contextlib.suppress(psycopg2.Error, OSError), socket.socket(fileno=os.dup(self._raw.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the session."""
