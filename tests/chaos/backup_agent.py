@@ -27,7 +27,7 @@ class BackupAgent(Agent):
     """What the harness of backups and restores asks for."""
 
     disk, disk_size = BACKUPS, "64m"
-    begun: tuple[int, dict[str, int]] = (0, {})
+    begun: tuple[int, dict[str, int], dict[str, tuple[int, dict[str, int]]]] = (0, {}, {})
 
     def op_baseline(self) -> dict[str, Any]:
         """Remember the healthy stack. There may be backups already, which nothing here touches."""
@@ -53,7 +53,7 @@ class BackupAgent(Agent):
     def op_drop_kept(self) -> None:
         """The databases from before restores."""
         for name in backup_state.databases():
-            if "__before_" in name:
+            if name.startswith(backup_state.KEPT):
                 backup_state.asked("postgres", f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def op_heal(self) -> None:
@@ -187,12 +187,12 @@ class BackupAgent(Agent):
         return backup_state.look()
 
     def op_begin(self) -> None:
-        """Remember the database's number and rows, with a row that no backup has."""
+        """Remember the database's number and rows, with a row that no backup has, and those that are kept."""
         backup_state.asked(
             backup_state.NAME, "INSERT INTO alerts (severity, message) VALUES ('info', 'by the chaos tests')"
         )
         number, _comment = backup_state.databases()[backup_state.NAME]
-        self.begun = (number, backup_state.counts())
+        self.begun = (number, backup_state.counts(), backup_state.kept())
 
     def op_check(self, **arguments: Any) -> list[str]:
         """What is not as it must be since then; an empty list when all is."""

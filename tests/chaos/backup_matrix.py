@@ -18,10 +18,15 @@ BOUNDARIES = {
     "plain": (LOCK, PARTIAL, BYTES, CLOSED, STAGED, MANIFEST, NAMED, GOING, HISTORY),
     # What is compressed goes through a pipe and our own process: what differs is how the bytes come.
     "gzip": (PIPE, BYTES, CLOSED),
+    # These pg_dump writes by itself, and pg_restore reads them again.
+    "custom": (PARTIAL, BYTES, CLOSED),
+    "directory": (PARTIAL,),
 }
 # A restore is frozen at the steps of its journal, and here, while psql reads.
 MID_LOAD = "mid-load"
 BEFORE = "(before)"
+# What a restore does and its undo does not.
+LOADING = ("create the new database", "load", "compare", "analyse")
 FORMS = ("plain", "gzip", "custom", "directory")
 FAULTS = {
     "kill": "SIGKILL of the module's process",
@@ -64,7 +69,7 @@ class Case:
     """One fault at one boundary.
 
     Attributes:
-        operation: backup or restore, which is the playbook, too.
+        operation: backup, restore, or the undo of a restore.
         form: of the dump.
         step: it is frozen there; BEFORE: something is done to the file before the run.
         fault: of FAULTS, HARMS or OVERLAPS.
@@ -99,6 +104,12 @@ def full(steps: Sequence[str]) -> list[Case]:
             turn = second + third
             standing = fault in LASTING and turn % 4 < 2
             cases.append(Case("restore", "plain", step, fault, standing, recover=turn % 2 == 0))
+    # An undo that has come to its end is not repeated, for that would be another one.
+    for second, step in enumerate([BEGIN, *(step for step in steps if step not in LOADING), END]):
+        for third, fault in enumerate(name for name in FAULTS if name != "full"):
+            turn = second + third
+            standing = fault in LASTING and turn % 4 < 2
+            cases.append(Case("undo", "plain", step, fault, standing, recover=turn % 2 == 0 or step == END))
     cases += [Case("restore", form, BEFORE, harm) for form in FORMS for harm in HARMS]
     cases += [Case("backup", "plain", BYTES, overlap) for overlap in OVERLAPS]
     cases += [Case("restore", "plain", "load", overlap) for overlap in OVERLAPS]

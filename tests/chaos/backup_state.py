@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import subprocess
+import zlib
 from typing import Any
 
 import psycopg2
@@ -23,6 +24,7 @@ WRITER = "titan-brain"
 # Brain writes into it all the time.
 MOVING = "public.brain_decisions"
 _TRAILER = b"-- PostgreSQL database dump complete"
+KEPT = f"{NAME}__before_"
 _OWN = {"postgres", "template0", "template1", NAME}
 
 
@@ -47,8 +49,11 @@ def digest(path: str) -> tuple[str, int]:
 def _tail(path: str) -> bytes:
     """The end of a plain dump."""
     opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115  (closed below)
-    with opened as stream:
-        return stream.read()[-400:]
+    try:
+        with opened as stream:
+            return stream.read()[-400:]
+    except (OSError, EOFError, zlib.error):  # a damaged gzip file has no end that could be read
+        return b""
 
 
 def not_whole(directory: str = BACKUPS) -> list[str]:
@@ -168,8 +173,21 @@ def _differing(found: dict[str, int], wanted: dict[str, int], what: str) -> list
     return wrong[:4]
 
 
+def kept() -> dict[str, tuple[int, dict[str, int]]]:
+    """The databases from before restores: number and rows by name."""
+    there = databases().items()
+    return {name: (oid, counts(name)) for name, (oid, _comment) in there if name.startswith(KEPT)}
+
+
 def verify(
-    before: dict[str, Any], number: int, rows: dict[str, int], backup: str | None, swapped: bool | None, seconds: float
+    before: dict[str, Any],
+    number: int,
+    rows: dict[str, int],
+    earlier: dict[str, tuple[int, dict[str, int]]],
+    *,
+    backup: str | None,
+    swapped: bool | None,
+    seconds: float,
 ) -> list[str]:
     """Everything that is wrong after the next run; [] when all is well.
 
@@ -177,6 +195,7 @@ def verify(
         before: the stack as it was while all was well.
         number: the production database's oid before the case.
         rows: its rows by then.
+        earlier: what ``kept`` found before the case: an undo takes one of them back.
         backup: what was restored, if anything was to be.
         swapped: whether it must be in place; None where either will do.
         seconds: that the services get to be healthy.
@@ -193,8 +212,8 @@ def verify(
         wrong.append(f"hidden files: {left}")
     there = databases()
     now = there.get(NAME, (0, ""))[0]
-    kept = {name: oid for name, (oid, _comment) in there.items() if name.startswith(f"{NAME}__before_")}
-    if left := sorted(set(there) - _OWN - set(kept)):
+    aside = {name: oid for name, (oid, _comment) in there.items() if name.startswith(KEPT)}
+    if left := sorted(set(there) - _OWN - set(aside)):
         wrong.append(f"databases left: {left}")
     if not now:
         return [*wrong, f"there is no {NAME}"]
@@ -202,20 +221,24 @@ def verify(
         wrong.append(f"{NAME} bears a mark: {there[NAME][1]}")
     if now == number:
         wrong += _differing(counts(), rows, "had")
-        if kept:
-            wrong.append(f"nothing was restored, and yet there are {sorted(kept)}")
+        if set(aside) != set(earlier):
+            wrong.append(f"nothing was swapped, and yet kept are {sorted(aside)}, before {sorted(earlier)}")
         if swapped:
             wrong.append("the restored database is not in place")
         return wrong
-    if swapped is False or backup is None:
+    back = [had for oid, had in earlier.values() if oid == now]
+    if swapped is False or not (backup or back):
         return [*wrong, f"{NAME} is another database than before"]
-    with open(os.path.join(BACKUPS, backup + SUFFIX), encoding="utf-8") as stream:
-        wrong += _differing(counts(), json.load(stream)["rows"], "its manifest says")
-    if number not in kept.values():
-        wrong.append(f"the database from before is gone: kept are {kept}")
-    for name, oid in kept.items():
+    if backup:
+        with open(os.path.join(BACKUPS, backup + SUFFIX), encoding="utf-8") as stream:
+            wrong += _differing(counts(), json.load(stream)["rows"], "its manifest says")
+    else:
+        wrong += _differing(counts(), back[0], "before it was put aside it had")
+    if number not in aside.values():
+        wrong.append(f"the database from before is gone: kept are {aside}")
+    for name, oid in aside.items():
         if oid == number:
-            wrong += _differing(counts(name), rows, "before the restore it had")
+            wrong += _differing(counts(name), rows, "before the swap it had")
     return wrong
 
 

@@ -38,6 +38,7 @@ FORMATS = {
     "custom": ("custom", "none"),
     "directory": ("directory", "gzip"),
 }
+PLAYBOOKS = {"backup": "backup", "restore": "restore", "undo": "restore"}
 # With these a new nightly backup lets the one before go.
 KEEP = {"backup_keep_daily": 0, "backup_keep_weekly": 0, "backup_keep_monthly": 0}
 ROW = "{:>7}  {:9}{:11}{:24}{:16}{:48}{:40}{:>6}  {}"
@@ -105,6 +106,8 @@ class Harness:
             variables.update(KEEP, backup_format=kind, backup_compression=compression)
         elif operation == "restore":
             variables.update(backup=self.seeds[form], confirm="titan_brain")
+        elif operation == "undo":
+            variables.update(undo=True, confirm="titan_brain")
         if lock_timeout is not None:
             variables["titan_stack"] = {"lock_timeout": lock_timeout}
         return ["-e", json.dumps(variables)]
@@ -187,12 +190,11 @@ class Harness:
         agent = self.agent
         if case.fault == "full":
             agent("small_disk")
-        agent("begin")
-        before = agent("look")
+        before = self._begin(case)
         if case.step == BEFORE:
             agent("harm", name=self.seeds[case.form], harm=case.fault)
             before = agent("look")
-            result.faulted = run(case.operation, *self._arguments(case.operation, case.form))
+            result.faulted = run(PLAYBOOKS[case.operation], *self._arguments(case.operation, case.form))
         else:
             tries = 0
             while not self._interrupted(case, result):
@@ -200,8 +202,7 @@ class Harness:
                 if tries == TRIES:
                     raise Trouble(f"it could not be frozen at this step in {TRIES} runs: {result.injected}")
                 agent("drop_kept")
-                agent("begin")
-                before = agent("look")
+                before = self._begin(case)
         self._judge(case, result, before)
         swapped = self._go_on(case, result)
         restored = case.operation == "restore" or case.fault.startswith("restore")
@@ -211,6 +212,16 @@ class Harness:
             agent("own_disk")
             result.wrong += self._check(backup, swapped)
         agent("drop_kept")
+
+    def _begin(self, case: Case) -> dict[str, Any]:
+        """What is there right before the run; for an undo there must be something to undo."""
+        if case.operation == "undo":
+            said = run("restore", *self._arguments("restore", case.form))
+            if said.code != 0:
+                raise Trouble(f"no restore to undo: {said.output[-800:]}")
+        self.agent("begin")
+        before: dict[str, Any] = self.agent("look")
+        return before
 
     def _judge(self, case: Case, result: Result, before: dict[str, Any]) -> None:
         """What it said, and what lies there, right after it."""
@@ -232,7 +243,7 @@ class Harness:
     def _interrupted(self, case: Case, result: Result) -> bool:
         """The run that meets the fault; False when it was through before it could be frozen, which is no harm."""
         self.agent("arm", journal=JOURNAL, step=case.step)
-        playbook = Playbook(case.operation, *self._arguments(case.operation, case.form))
+        playbook = Playbook(PLAYBOOKS[case.operation], *self._arguments(case.operation, case.form))
         try:
             if not self._frozen(playbook, result):
                 return False
@@ -318,8 +329,12 @@ class Harness:
         return said.code == 0
 
     def _next(self, case: Case, result: Result, how: str) -> Said:
-        said = run("recover") if case.recover else run(case.operation, *self._arguments(case.operation, case.form))
-        result.following.append((" ".join(filter(None, ("recover" if case.recover else "again", how))), said))
+        # An undo of an undo would be a restore.
+        done = case.operation == "undo" and result.faulted is not None and result.faulted.code == 0
+        recover = case.recover or done
+        arguments = self._arguments(case.operation, case.form)
+        said = run("recover") if recover else run(PLAYBOOKS[case.operation], *arguments)
+        result.following.append((" ".join(filter(None, ("recover" if recover else "again", how))), said))
         return said
 
     def _keep(self, result: Result) -> None:

@@ -34,7 +34,7 @@ _EVENTS = (
     (CLOSED, BACKUPS, _CLOSE_WRITE, r"\..*\.partial"),
     (STAGED, BACKUPS, _CREATE, r"\..*\.manifest\.json\..*"),
     (MANIFEST, BACKUPS, _MOVED_TO, r"[^.].*\.manifest\.json"),
-    (NAMED, BACKUPS, _MOVED_TO, r"[^.].*\.sql(\.gz)?"),
+    (NAMED, BACKUPS, _MOVED_TO, r"[^.].*\.(sql(\.gz)?|dump|dir)"),
     (GOING, BACKUPS, _MOVED_TO, r"\..*\.removed"),
     (LOCK, STATE, _MODIFY, r"deploy\.lock"),
     (HISTORY, os.path.dirname(HISTORY_FILE), _MODIFY, re.escape(os.path.basename(HISTORY_FILE))),

@@ -40,6 +40,11 @@ def test_every_fault_meets_every_boundary_once() -> None:
     ]
     boundaries = ["(begin)", *STEPS[:2], "mid-load", *STEPS[2:], "(end)"]
     wanted += [("restore", "plain", step, fault) for step in boundaries for fault in ("kill", "database", "daemon")]
+    wanted += [
+        ("undo", "plain", step, fault)
+        for step in ("(begin)", "stop the writers", "swap the names", "prove", "(end)")
+        for fault in ("kill", "database", "daemon")
+    ]
     wanted += [("restore", form, "(before)", harm) for form in matrix.FORMS for harm in matrix.HARMS]
     wanted += [("backup", "plain", "first bytes", overlap) for overlap in matrix.OVERLAPS]
     wanted += [("restore", "plain", "load", overlap) for overlap in matrix.OVERLAPS]
