@@ -10,12 +10,13 @@ import fcntl
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -77,9 +78,11 @@ class Host:
 
     def run(self, *argv: str) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
+        return self.run_into(out, err, *argv), out.getvalue(), err.getvalue()
+
+    def run_into(self, out: TextIO, err: TextIO, *argv: str) -> int:
         engine: Any = self.place.engine
-        code = cli.main(["--config", str(self.config), *argv], connector=lambda _host: engine, out=out, err=err)
-        return code, out.getvalue(), err.getvalue()
+        return cli.main(["--config", str(self.config), *argv], connector=lambda _host: engine, out=out, err=err)
 
     def last(self) -> dict[str, Any]:
         return read_entries(str(self.place.src / "logs/ops.jsonl"))[-1]
@@ -135,6 +138,57 @@ def test_a_hook_that_does_not_work_is_said_too(host: Host, hook: list[str], said
     assert code == 1 and said in err
 
 
+def test_a_failure_that_cannot_be_written_into_the_log_is_told_elsewhere(host: Host, tmp_path: Path) -> None:
+    """A full disk: every write into the log fails, and so would the flush when Python ends."""
+    host.configure(database="nowhere", on_failure=["/bin/sh", "-c", f"cat > {tmp_path}/told"])
+    with open("/dev/full", "w", encoding="utf-8") as out, open("/dev/full", "w", encoding="utf-8") as err:
+        assert host.run_into(out, err) == 1
+    assert 'database "nowhere" does not exist' in (tmp_path / "told").read_text()
+    assert host.last()["result"] == "failed"
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 0
+
+
+def test_a_backup_whose_words_are_lost_is_recorded_and_goes_off_site(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal is lost in the middle (EIO), and with it everything that is said later."""
+    master, slave = pty.openpty()
+    made, gone = cli.apply, []
+
+    def lost(*args: Any) -> dict[str, Any]:
+        os.close(master)
+        return made(*args)
+
+    monkeypatch.setattr(cli, "apply", lost)
+    monkeypatch.setattr(cli, "perform_locked", lambda *args, **more: gone.append(args[1]) or {"warnings": []})
+    host.configure(offsite={"repository": "/srv/titan"})
+    with os.fdopen(os.dup(slave), "w") as out, os.fdopen(slave, "w") as err:
+        assert host.run_into(out, err, "label") == 0
+    assert gone == ["copy"]
+    lines = read_entries(str(host.place.src / "logs/ops.jsonl"))
+    assert [(line["operation"], line["result"]) for line in lines] == [("backup", "ok"), ("backup_offsite", "ok")]
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 1
+
+
+@pytest.mark.parametrize(("place", "code"), [("apply", 1), ("perform_locked", 3)])
+def test_a_defect_of_ours_is_as_loud_as_any_failure(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, code: int
+) -> None:
+    def broken(*_args: Any, **_more: Any) -> None:
+        raise ValueError("unheard of")
+
+    monkeypatch.setattr(cli, place, broken)
+    offsite = {"repository": "/srv/titan"} if place == "perform_locked" else None
+    host.configure(offsite=offsite, on_failure=["/bin/sh", "-c", f"cat > {tmp_path}/told"])
+    ended, _out, err = host.run()
+    assert ended == code
+    assert "FAILED" in err and "ValueError: unheard of" in err and "Traceback" in err
+    assert "ValueError: unheard of" in (tmp_path / "told").read_text()
+    operation = "backup" if code == 1 else "backup_offsite"
+    assert (host.last()["operation"], host.last()["result"]) == (operation, "failed")
+    assert "ValueError" in host.last()["error"]
+
+
 def test_another_operation_is_named_and_has_its_own_exit_code(host: Host) -> None:
     lock = host.place.src / "state/deploy.lock"
     lock.parent.mkdir()
@@ -187,3 +241,13 @@ def test_the_bundle_runs_by_itself_and_is_the_same_every_time(tmp_path: Path) ->
     assert "backup_db.sh [-h] [--offsite] [label]" in done.stdout
     done = subprocess.run([*run, "--config", "/nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "/nowhere does not exist" in done.stderr
+
+
+def test_the_exit_code_is_the_runs_own_where_nothing_can_be_said(tmp_path: Path) -> None:
+    """Python gives 120 in its place where it cannot flush at exit."""
+    path = tmp_path / "ops.pyz"
+    path.write_bytes(bundle.build(bundle.sources(ROOT)))
+    with open("/dev/full", "wb") as full:
+        run = [sys.executable, "-I", str(path), "--config", "/nowhere"]
+        done = subprocess.run(run, stdout=full, stderr=full, check=False, cwd=tmp_path)
+    assert done.returncode == 1

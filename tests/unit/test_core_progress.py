@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -137,6 +138,22 @@ def test_on_a_terminal_one_line_is_written_anew_and_is_gone_at_the_end(monkeypat
     said = stream.getvalue()
     assert said.startswith("\rdumping titan_brain: 0 B of 1.0 MB, 0 %\x1b[K") and said.endswith("\r\x1b[K")
     assert "\n" not in said
+
+
+def test_a_terminal_that_is_gone_does_not_end_what_it_showed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSH is lost: every write to it fails with EIO, and so would the flush when Python ends."""
+    ticked = _each_tick(monkeypatch)
+    master, slave = pty.openpty()
+    went_on = False
+    with os.fdopen(slave, "w") as stream:
+        with shown(Work(1_000_000).progress, stream):
+            assert ticked.wait(10)
+            os.close(master)
+            ticked.clear()
+            assert ticked.wait(10), "the thread beside it has ended"
+            went_on = True
+        stream.write("more")
+    assert went_on
 
 
 def test_elsewhere_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, TextIO
 
@@ -25,6 +26,7 @@ from ..core.lock import host_lock
 from ..core.metrics import default_directory
 from ..core.progress import Progress, shown
 from ..core.redact import Redactor
+from ..core.say import say
 from .create import apply, plan
 from .offsite_run import HISTORY, perform_locked
 from .options import BackupOptions, backup_spec
@@ -88,14 +90,10 @@ def main(
             return job.go_offsite(("copy", "forget", "check"), out, err)
         with shown(job.progress, err):
             told = job.run()
-    except OpsError as exc:
-        _say(err, f"backup_db.sh: FAILED: {job.redact.known(str(exc))}")
-        operation = HISTORY["copy"] if asked.offsite else "backup"
-        for warning in [*job.record(exc, operation), *job.call_hook(exc)]:
-            _say(err, f"backup_db.sh: warning: {warning}")
+    except Exception as exc:  # pylint: disable=broad-exception-caught  (whatever it is, somebody must hear of it)
+        job.fail(exc, HISTORY["copy"] if asked.offsite else "backup", err, "FAILED")
         return BUSY if isinstance(exc, LockHeld) else FAILED
-    for warning in [*told["warnings"], *job.record(told)]:
-        _say(err, f"backup_db.sh: warning: {job.redact.known(warning)}")
+    _warn(err, [*told["warnings"], *job.record(told)], job.redact)
     size, seconds = told["size_bytes"] / 1e6, told["seconds"]
     _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
@@ -106,7 +104,23 @@ def main(
 
 
 def _say(stream: TextIO, text: str) -> None:
-    stream.write(f"{text}\n")
+    say(stream, f"{text}\n")
+
+
+def _warn(stream: TextIO, warnings: Sequence[str], redact: Redactor) -> None:
+    for warning in warnings:
+        _say(stream, f"backup_db.sh: warning: {redact.known(warning)}")
+
+
+def _explained(error: Exception) -> OpsError:
+    """The error in words; one that is none of ours is a defect, and its type and text are all that is known of it."""
+    if isinstance(error, OpsError):
+        return error
+    return OpsError(
+        f"Nobody has foreseen this error ({type(error).__name__}: {error})",
+        state="No backup is damaged by it, and what is left of a new one is removed by the next run.",
+        hint="Report it with what standard error says; the next run tries again.",
+    )
 
 
 class _Job:
@@ -200,13 +214,10 @@ class _Job:
                     cancelled=lambda: self._cancelled,
                     redact=self.redact,
                 )
-            except OpsError as exc:
-                _say(err, f"backup_db.sh: FAILED OFF-SITE ({action}): {self.redact.known(str(exc))}")
-                for warning in [*self.record(exc, HISTORY[action]), *self.call_hook(exc)]:
-                    _say(err, f"backup_db.sh: warning: {warning}")
+            except Exception as exc:  # pylint: disable=broad-exception-caught
+                self.fail(exc, HISTORY[action], err, f"FAILED OFF-SITE ({action})")
                 return NOT_OFFSITE
-            for warning in [*told["warnings"], *self.record(told, HISTORY[action])]:
-                _say(err, f"backup_db.sh: warning: {self.redact.known(warning)}")
+            _warn(err, [*told["warnings"], *self.record(told, HISTORY[action])], self.redact)
             for word in ("copied", "forgotten"):
                 for name in told.get(word, ()):
                     _say(out, f"{word} off-site: {name}")
@@ -214,26 +225,38 @@ class _Job:
                 _say(out, "checked off-site: the repository is whole")
         return OK
 
-    def record(self, outcome: Mapping[str, Any] | OpsError, operation: str = "backup") -> list[str]:
-        """Write the history and the metrics; gives warnings."""
+    def fail(self, error: Exception, operation: str, err: TextIO, what: str) -> None:
+        """Tell of a failure: the history, the metrics and the hook first, for the log may be what cannot be written."""
+        explained = _explained(error)
+        warnings = [*self.record(error, operation), *self.call_hook(explained)]
+        _say(err, f"backup_db.sh: {what}: {self.redact.known(str(explained))}")
+        if explained is not error:
+            _say(err, self.redact.known("".join(traceback.format_exception(None, error, error.__traceback__)).rstrip()))
+        _warn(err, warnings, self.redact)
+
+    def record(self, outcome: Mapping[str, Any] | Exception, operation: str = "backup") -> list[str]:
+        """Write the history and the metrics; gives warnings. Never fails: the operation has ended as it has."""
         if not os.path.isdir(self._stack.project_src) or os.geteuid() != 0:
             return []
         started, ticks = self._began
-        ended = conclude(
-            operation,
-            outcome,
-            started=started,
-            seconds=self._clock.monotonic() - ticks,
-            who={"user": _user(), "by": "backup_db.sh"},
-            redact=self.redact.known,
-        )
         directory = self._config.get("metrics_dir", "auto")
-        history = History(
-            os.path.join(base_of(self._stack.project_src), "logs", "ops.jsonl"),
-            metrics_dir=default_directory() if directory == "auto" else directory,
-            clock=self._clock,
-        )
-        return history.write(ended)
+        try:
+            ended = conclude(
+                operation,
+                outcome,
+                started=started,
+                seconds=self._clock.monotonic() - ticks,
+                who={"user": _user(), "by": "backup_db.sh"},
+                redact=self.redact.known,
+            )
+            history = History(
+                os.path.join(base_of(self._stack.project_src), "logs", "ops.jsonl"),
+                metrics_dir=default_directory() if directory == "auto" else directory,
+                clock=self._clock,
+            )
+            return history.write(ended)
+        except Exception as exc:  # pylint: disable=broad-exception-caught
+            return [f"The history was not written ({type(exc).__name__}: {exc}). The operation itself is not affected."]
 
     def call_hook(self, error: OpsError) -> list[str]:
         """Tell somebody that there is no backup: the command of the settings gets the message on standard input."""
@@ -246,12 +269,13 @@ class _Job:
                 command,
                 input=self.redact.known(str(error)) + "\n",
                 text=True,
+                errors="backslashreplace",  # of a server that does not speak UTF-8
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=_HOOK_TIMEOUT,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as exc:
+        except (OSError, ValueError, subprocess.SubprocessError) as exc:
             return [f"the command {command[0]}, which is to tell of failures, could not be run: {exc}"]
         return [f"the command {command[0]}, which is to tell of failures, ended with {done.returncode}"] * bool(
             done.returncode

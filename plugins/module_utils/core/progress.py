@@ -20,6 +20,7 @@ from typing import Any, Callable, TextIO
 from .clock import Clock
 from .errors import OpsError
 from .files import ensure_private_dir
+from .say import say
 
 __all__ = ["RUN_DIR", "TOKEN", "Progress", "Tally", "clear", "progress_spec", "published", "shown", "ticking"]
 
@@ -145,22 +146,23 @@ def ticking(report: Callable[[], None], *, every: float = _EVERY) -> Iterator[No
 
 @contextlib.contextmanager
 def shown(progress: Progress, stream: TextIO) -> Iterator[None]:
-    """On a terminal, one line that is written anew every second while the body runs; elsewhere nothing."""
+    """On a terminal, one line that is written anew every second while the body runs; elsewhere nothing.
+
+    Nor on one that is lost meanwhile: the body goes on.
+    """
     if not stream.isatty():
         yield
         return
 
     def report() -> None:
         # Cut to the terminal's width: a line that is folded could not be written over.
-        stream.write(f"\r{progress.line()[: _columns(stream) - 1]}\x1b[K")
-        stream.flush()
+        say(stream, f"\r{progress.line()[: _columns(stream) - 1]}\x1b[K")
 
     try:
         with ticking(report):
             yield
     finally:
-        stream.write("\r\x1b[K")
-        stream.flush()
+        say(stream, "\r\x1b[K")
 
 
 def _columns(stream: TextIO) -> int:
