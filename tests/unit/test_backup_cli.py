@@ -189,6 +189,14 @@ def test_a_defect_of_ours_is_as_loud_as_any_failure(
     assert "ValueError" in host.last()["error"]
 
 
+def test_a_backup_through_docker_exec_says_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cli.apply
+    monkeypatch.setattr(cli, "apply", lambda *args: {**made(*args), "via_reason": "the image has no program pg_dump"})
+    code, _out, err = host.run()
+    assert code == 0
+    assert err == "backup_db.sh: warning: Made by docker exec, not in a sidecar: the image has no program pg_dump\n"
+
+
 def test_another_operation_is_named_and_has_its_own_exit_code(host: Host) -> None:
     lock = host.place.src / "state/deploy.lock"
     lock.parent.mkdir()

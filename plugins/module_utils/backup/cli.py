@@ -93,7 +93,8 @@ def main(
     except Exception as exc:  # pylint: disable=broad-exception-caught  (whatever it is, somebody must hear of it)
         job.fail(exc, HISTORY["copy"] if asked.offsite else "backup", err, "FAILED")
         return BUSY if isinstance(exc, LockHeld) else FAILED
-    _warn(err, [*told["warnings"], *job.record(told)], job.redact)
+    why = [f"Made by docker exec, not in a sidecar: {told['via_reason']}"] if told["via_reason"] else []
+    _warn(err, [*told["warnings"], *why, *job.record(told)], job.redact)
     size, seconds = told["size_bytes"] / 1e6, told["seconds"]
     _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
