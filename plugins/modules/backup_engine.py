@@ -25,6 +25,13 @@ options:
       - Its directory is made where it is missing.
     type: path
     default: lib/titan-ops.pyz
+  settings:
+    description:
+      - The settings that C(backup_db.sh) is to get. They are checked before anything is written, in check mode, too.
+        Nothing else is done with them here.
+      - Refused is what would fail every night, such as O(settings.threads) without a compression, and an off-site
+        repository whose password is not on the host.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -50,6 +57,7 @@ import os
 from ansible_collections.titan.ops.plugins.module_utils.backup import cli
 from ansible_collections.titan.ops.plugins.module_utils.backup.bundle import build, sources
 from ansible_collections.titan.ops.plugins.module_utils.backup.options import directory_of
+from ansible_collections.titan.ops.plugins.module_utils.backup.settings import Settings
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.files import read_regular, write_atomic
@@ -60,6 +68,8 @@ ROOT = cli.__name__.rpartition(".")[0].rpartition(".")[0]
 
 def operation(context: Context) -> dict:
     """Compare; outside of check mode, write."""
+    if context.params["settings"] is not None:
+        _check(context.params["settings"])
     path = directory_of(context.options().project_src, context.params["path"])
     wanted = build(sources(ROOT))
     try:
@@ -85,9 +95,16 @@ def operation(context: Context) -> dict:
     }
 
 
+def _check(settings: dict) -> None:
+    try:
+        Settings.of(settings).check()
+    except InvalidInput as exc:
+        raise InvalidInput(f"With these settings every night would fail: {exc.msg}", hint=exc.hint) from exc
+
+
 def main() -> None:
     run_module(
-        {"path": {"type": "path", "default": "lib/titan-ops.pyz"}},
+        {"path": {"type": "path", "default": "lib/titan-ops.pyz"}, "settings": {"type": "dict"}},
         operation,
         mutates="install the engine of backup_db.sh",
     )

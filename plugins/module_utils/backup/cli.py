@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -17,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, TextIO
 
 from ..compose.engine import Engine, connect
-from ..compose.project import StackOptions, base_of
+from ..compose.project import base_of
 from ..core.clock import Clock
 from ..core.errors import InvalidInput, LockHeld, OpsError
-from ..core.files import read_regular
 from ..core.history import History, conclude
 from ..core.lock import host_lock
 from ..core.metrics import default_directory
@@ -29,15 +27,13 @@ from ..core.redact import Redactor
 from ..core.say import say
 from .create import apply, plan
 from .offsite_run import HISTORY, perform_locked
-from .options import BackupOptions, backup_spec
+from .settings import Settings
 from .tools import Effects
 
 __all__ = ["main"]
 
 OK, FAILED, USAGE, NOT_OFFSITE, BUSY = 0, 1, 2, 3, 75
 _HOOK_TIMEOUT = 60
-_STACK = ("project_src", "project_name", "state_dir", "lock_path", "lock_timeout", "docker_host")
-_NUMBERS: Mapping[str, Callable[[Any], Any]] = {"int": int, "float": float}
 _EPILOG = """
 Without a label it makes the night's backup: titan_brain_<date>.sql, and old ones go as the settings say. With one it
 makes a backup that stays: titan_brain_<date>T<time>Z_<label>.sql. Names are in UTC.
@@ -131,8 +127,7 @@ class _Job:
         self._label = label
         self._clock = clock
         self._connector = connector
-        self._config: dict[str, Any] = {}
-        self._stack = StackOptions()
+        self._settings = Settings()
         self._began = (clock.now(), clock.monotonic())
         self._cancelled = False
         self.progress = Progress(clock)
@@ -144,14 +139,7 @@ class _Job:
         Raises:
             InvalidInput: they cannot be read.
         """
-        try:
-            config = json.loads(read_regular(path, what="settings file").data)
-        except ValueError as exc:
-            raise InvalidInput(f"The settings {path} are not JSON", hint="Run schedule_backups.yml again.") from exc
-        # Templates of older Ansible versions give every value as text, and nothing as an empty one.
-        self._config = {name: value for name, value in config.items() if value not in (None, "")}
-        stack = {name: self._config[name] for name in _STACK if name in self._config}
-        self._stack = StackOptions(**{**stack, "lock_timeout": float(stack.get("lock_timeout", 60))})
+        self._settings = Settings.read(path)
 
     def run(self) -> dict[str, Any]:
         """Lock, look, and make it.
@@ -161,37 +149,32 @@ class _Job:
         """
         if os.geteuid() != 0:
             raise InvalidInput("A backup wants to be root", hint="Run it with sudo.")
-        known = backup_spec()
-        params = {name: self._config.get(name, item.get("default")) for name, item in known.items()}
-        for name, item in known.items():
-            if params[name] is not None and item["type"] in _NUMBERS:
-                params[name] = _NUMBERS[item["type"]](params[name])
-        options = BackupOptions.from_params({**params, "label": self._label}, self._stack.project_src)
+        options = self._settings.backup(self._label)
         self.progress.phase("waiting for the host's lock")
         with host_lock(
-            self._stack.lock_file,
+            self._settings.stack.lock_file,
             reason="back the database up",
             holder=f"backup_db.sh as {_user()}",
-            timeout=self._stack.lock_timeout,
+            timeout=self._settings.stack.lock_timeout,
             clock=self._clock,
         ):
             self._begin()
-            engine = self._connector(self._stack.docker_host)
+            engine = self._connector(self._settings.stack.docker_host)
             effects = Effects(
                 engine,
-                self._stack.docker_host,
+                self._settings.stack.docker_host,
                 self._clock,
                 cancelled=lambda: self._cancelled,
                 redact=self.redact,
                 progress=self.progress,
             )
-            planned = plan(self._stack, options, effects)
+            planned = plan(self._settings.stack, options, effects)
             return {"changed": True, "backup": planned.path, **apply(planned, effects)}
 
     @property
     def has_offsite(self) -> bool:
         """Whether there is somewhere to copy backups to."""
-        return bool((self._config.get("offsite") or {}).get("repository"))
+        return bool(self._settings.offsite)
 
     def go_offsite(self, actions: Sequence[str], out: TextIO, err: TextIO) -> int:
         """Do this with the repository, and say so; gives the exit code. What is on the host stays as it is.
@@ -207,9 +190,9 @@ class _Job:
             self._begin()
             try:
                 told = perform_locked(
-                    self._config["offsite"],
+                    self._settings.offsite,
                     action,
-                    self._stack,
+                    self._settings.stack,
                     holder=f"backup_db.sh as {_user()}",
                     clock=self._clock,
                     cancelled=lambda: self._cancelled,
@@ -237,10 +220,10 @@ class _Job:
 
     def record(self, outcome: Mapping[str, Any] | Exception, operation: str = "backup") -> list[str]:
         """Write the history and the metrics; gives warnings. Never fails: the operation has ended as it has."""
-        if not os.path.isdir(self._stack.project_src) or os.geteuid() != 0:
+        if not os.path.isdir(self._settings.stack.project_src) or os.geteuid() != 0:
             return []
         started, ticks = self._began
-        directory = self._config.get("metrics_dir", "auto")
+        directory = self._settings.given.get("metrics_dir", "auto")
         try:
             ended = conclude(
                 operation,
@@ -251,7 +234,7 @@ class _Job:
                 redact=self.redact.known,
             )
             history = History(
-                os.path.join(base_of(self._stack.project_src), "logs", "ops.jsonl"),
+                os.path.join(base_of(self._settings.stack.project_src), "logs", "ops.jsonl"),
                 metrics_dir=default_directory() if directory == "auto" else directory,
                 clock=self._clock,
             )
@@ -261,7 +244,7 @@ class _Job:
 
     def call_hook(self, error: OpsError) -> list[str]:
         """Tell somebody that there is no backup: the command of the settings gets the message on standard input."""
-        command = self._config.get("on_failure") or []
+        command = self._settings.given.get("on_failure") or []
         if not command:
             return []
         try:

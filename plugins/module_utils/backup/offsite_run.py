@@ -19,6 +19,7 @@ from .fetch import drop_staging, fetch
 from .offsite import check, copy, forget
 from .offsite_options import LOCK, OffsiteOptions, action_spec
 from .restic import Restic, ResticEffects
+from .settings import typed
 
 __all__ = ["HISTORY", "perform", "perform_locked"]
 
@@ -29,8 +30,6 @@ HISTORY = {
     "check": "backup_offsite_check",
     "fetch": "backup_offsite_fetch",
 }
-# Templates of older Ansible versions give numbers as text.
-_KINDS: Mapping[str, Callable[[Any], Any]] = {"int": int, "float": float}
 
 
 def perform(params: Mapping[str, Any], project_src: str, effects: ResticEffects, *, check_mode: bool) -> dict[str, Any]:
@@ -80,11 +79,7 @@ def perform_locked(
     Raises:
         OpsError: it could not be done.
     """
-    params = {name: item.get("default") for name, item in action_spec().items()}
-    params.update({name: value for name, value in settings.items() if name in params and value not in (None, "")})
-    for name, item in action_spec().items():
-        if params[name] is not None and item["type"] in _KINDS:
-            params[name] = _KINDS[item["type"]](params[name])
+    params = typed(action_spec(), settings)
     with host_lock(
         os.path.join(stack.state_path, LOCK),
         reason=f"{action} backups off-site",

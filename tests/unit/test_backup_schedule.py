@@ -1,0 +1,130 @@
+# Copyright: (c) 2026, Titan Ops
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""schedule_backups.yml: settings with which every night would fail are refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+from ansible_collections.titan.ops.plugins.module_utils.bridge import Context
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.runner import Runner
+from ansible_collections.titan.ops.plugins.modules import backup_engine
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/backup"
+
+
+def rendered(expression: Any, **inventory: Any) -> Any:
+    """What a template of the role gives with its defaults and an inventory."""
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    roles = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    known = {**defaults, **roles, "__backup_link": {"stat": {}}, **inventory}
+    templar = Templar(loader=DataLoader(), variables={name: _trusted(value) for name, value in known.items()})
+    return templar.template(_trusted(expression))
+
+
+def _trusted(value: Any) -> Any:
+    try:
+        from ansible.template import trust_as_template
+    except ImportError:  # ansible-core before 2.19
+        return value
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {name: _trusted(item) for name, item in value.items()}
+    return [_trusted(item) for item in value] if isinstance(value, list) else value
+
+
+def settings(**inventory: Any) -> dict[str, Any]:
+    """The settings that the role makes of an inventory."""
+    made: dict[str, Any] = json.loads(json.dumps(rendered("{{ __backup_config }}", **inventory)))
+    return made
+
+
+def install(src: Path, given: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    params = {"project_src": str(src), "path": "lib/titan-ops.pyz", "settings": given}
+    common = {"files": [], "env_files": [], "profiles": [], "lock_timeout": 1.0, "docker_host": "unix:///nowhere"}
+    others = dict.fromkeys(("project_name", "state_dir", "lock_path"))
+    result: dict[str, Any] = backup_engine.operation(
+        Context({**params, **common, **others}, check_mode, Clock(), Runner())
+    )
+    return result
+
+
+@pytest.mark.parametrize("inventory", [{}, {"backup_compression": "zstd", "backup_level": 19, "backup_threads": 4}])
+def test_good_settings_are_installed(tmp_path: Path, inventory: dict[str, Any]) -> None:
+    assert install(tmp_path, settings(**inventory))["changed"]
+    assert (tmp_path / "lib/titan-ops.pyz").exists()
+
+
+@pytest.mark.parametrize("check_mode", [False, True], ids=["run", "check"])
+@pytest.mark.parametrize(
+    ("inventory", "said"),
+    [
+        ({"backup_keep_daily": -1}, "keep_daily must be 0 or more, not -1"),
+        ({"backup_threads": 4}, "threads compress a plain dump"),
+        ({"backup_compression": "gzip", "backup_level": 99}, "level must be from 1 to 9 for gzip, not 99"),
+        ({"backup_level": 3}, "compression is none"),
+        ({"backup_compression": "lzma"}, "compression must be one of none, gzip, zstd, not 'lzma'"),
+        ({"backup_timeout": 0}, "timeout must be 1 or more"),
+        ({"backup_database": "../x"}, "database"),
+        ({"backup_offsite_repository": "ftp:x"}, "The repository 'ftp:x' is nowhere"),
+        ({"backup_offsite_repository": "/srv/titan"}, "nowhere/offsite.password does not exist"),
+    ],
+)
+def test_what_would_fail_every_night_is_refused_before_anything_is_written(
+    tmp_path: Path, inventory: dict[str, Any], said: str, check_mode: bool
+) -> None:
+    given = settings(**{"backup_offsite_password_file": "/nowhere/offsite.password", **inventory})
+    with pytest.raises(InvalidInput) as refused:
+        install(tmp_path, given, check_mode=check_mode)
+    assert said in str(refused.value) and "every night would fail" in str(refused.value)
+    assert "Nothing was changed." in str(refused.value) and "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_off_site_settings_are_checked_with_their_files(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a secret's file is root's")
+    secret = tmp_path / "password"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    offsite = {"backup_offsite_repository": "/srv/titan", "backup_offsite_password_file": str(secret)}
+    assert install(tmp_path, settings(**offsite))["changed"]
+    with pytest.raises(InvalidInput, match="read_data_subset cannot be 'much'"):
+        install(tmp_path, settings(**offsite, backup_offsite_read_data_subset="much"))
+    secret.chmod(0o644)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o644
+    with pytest.raises(InvalidInput, match="Others may read the password file"):
+        install(tmp_path, settings(**offsite))
+
+
+@pytest.mark.parametrize(("form", "jobs"), [("plain", 1), ("custom", 1), ("directory", 4)])
+def test_the_jobs_of_a_restore_do_not_spoil_backups_of_other_formats(tmp_path: Path, form: str, jobs: int) -> None:
+    """One variable is for both; a backup by several jobs is one into a directory."""
+    inventory = {"backup_jobs": 4, "backup_format": form}
+    given = settings(**inventory)
+    assert int(given["jobs"]) == jobs
+    assert install(tmp_path, given)["changed"]
+    [task, *_rest] = yaml.safe_load((ROLE / "tasks/backup.yml").read_text())
+    assert int(rendered(task["titan.ops.db_backup"]["jobs"], **inventory)) == jobs
+
+
+def test_the_schedule_checks_first_what_it_writes_then() -> None:
+    tasks = yaml.safe_load((ROLE / "tasks/schedule.yml").read_text())
+    writing = [item for item in tasks if not {"ansible.builtin.stat", "ansible.builtin.assert"} & set(item)]
+    assert writing[0]["titan.ops.backup_engine"]["settings"] == "{{ __backup_config }}"
+    [written] = [item for item in tasks if item["name"] == "Write the settings"]
+    assert "__backup_config" in written["ansible.builtin.copy"]["content"]
