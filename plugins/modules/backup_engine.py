@@ -99,7 +99,7 @@ def _check(settings: dict) -> None:
     try:
         Settings.of(settings).check()
     except InvalidInput as exc:
-        raise InvalidInput(f"With these settings every night would fail: {exc.msg}", hint=exc.hint) from exc
+        raise InvalidInput(f"With these settings backup_db.sh would fail: {exc.msg}", hint=exc.hint) from exc
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from typing import Any, TextIO
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, manifest
+from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, create, manifest, verify
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import parse_timestamp
 from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
@@ -87,8 +88,8 @@ class Host:
     def last(self) -> dict[str, Any]:
         return read_entries(str(self.place.src / "logs/ops.jsonl"))[-1]
 
-    def metric(self, name: str) -> float:
-        text = (self.metrics / "titan_backup.prom").read_text()
+    def metric(self, name: str, operation: str = "backup") -> float:
+        text = (self.metrics / f"titan_{operation}.prom").read_text()
         return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
@@ -153,13 +154,13 @@ def test_a_backup_whose_words_are_lost_is_recorded_and_goes_off_site(
 ) -> None:
     """The terminal is lost in the middle (EIO), and with it everything that is said later."""
     master, slave = pty.openpty()
-    made, gone = cli.apply, []
+    made, gone = create.apply, []
 
     def lost(*args: Any) -> dict[str, Any]:
         os.close(master)
         return made(*args)
 
-    monkeypatch.setattr(cli, "apply", lost)
+    monkeypatch.setattr(create, "apply", lost)
     monkeypatch.setattr(cli, "perform_locked", lambda *args, **more: gone.append(args[1]) or {"warnings": []})
     host.configure(offsite={"repository": "/srv/titan"})
     with os.fdopen(os.dup(slave), "w") as out, os.fdopen(slave, "w") as err:
@@ -170,28 +171,45 @@ def test_a_backup_whose_words_are_lost_is_recorded_and_goes_off_site(
     assert host.metric('titan_operation_last_success{operation="backup"}') == 1
 
 
-@pytest.mark.parametrize(("place", "code"), [("apply", 1), ("perform_locked", 3)])
+@pytest.mark.parametrize(
+    ("module", "place", "code", "argv", "operation"),
+    [
+        (create, "apply", 1, [], "backup"),
+        (verify, "apply", 1, ["--verify"], "verify_backup"),
+        (cli, "perform_locked", 3, [], "backup_offsite"),
+    ],
+    ids=["backup", "drill", "offsite"],
+)
 def test_a_defect_of_ours_is_as_loud_as_any_failure(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, code: int
+    host: Host,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    place: str,
+    code: int,
+    argv: list[str],
+    operation: str,
 ) -> None:
     def broken(*_args: Any, **_more: Any) -> None:
         raise ValueError("unheard of")
 
-    monkeypatch.setattr(cli, place, broken)
+    assert host.run()[0] == 0
+    monkeypatch.setattr(module, place, broken)
     offsite = {"repository": "/srv/titan"} if place == "perform_locked" else None
     host.configure(offsite=offsite, on_failure=["/bin/sh", "-c", f"cat > {tmp_path}/told"])
-    ended, _out, err = host.run()
+    ended, _out, err = host.run(*argv)
     assert ended == code
     assert "FAILED" in err and "ValueError: unheard of" in err and "Traceback" in err
     assert "ValueError: unheard of" in (tmp_path / "told").read_text()
-    operation = "backup" if code == 1 else "backup_offsite"
     assert (host.last()["operation"], host.last()["result"]) == (operation, "failed")
     assert "ValueError" in host.last()["error"]
 
 
 def test_a_backup_through_docker_exec_says_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cli.apply
-    monkeypatch.setattr(cli, "apply", lambda *args: {**made(*args), "via_reason": "the image has no program pg_dump"})
+    made = create.apply
+    monkeypatch.setattr(
+        create, "apply", lambda *args: {**made(*args), "via_reason": "the image has no program pg_dump"}
+    )
     code, _out, err = host.run()
     assert code == 0
     assert err == "backup_db.sh: warning: Made by docker exec, not in a sidecar: the image has no program pg_dump\n"
@@ -233,6 +251,64 @@ def test_help_says_how_and_wrong_usage_ends_with_2(host: Host, capsys: pytest.Ca
     assert ended.value.code == 2
 
 
+# The drill
+
+
+def test_the_drill_proves_the_newest_backup_and_leaves_what_the_module_leaves(host: Host) -> None:
+    assert host.run("older")[0] == 0
+    [older] = [name for name in host.place.names() if name.endswith("_older.sql")]
+    assert host.run()[0] == 0
+    [name] = [item for item in host.place.names() if item.endswith(".sql") and item != older]
+    code, out, err = host.run("--verify")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{name} restores: 9 rows of 1 tables, as its manifest says, in ")
+    verified = manifest.read(str(host.place.backups / name)).verified
+    assert verified is not None and manifest.read(str(host.place.backups / older)).verified is None
+    line = host.last()
+    assert (line["operation"], line["result"], line["backup"]) == ("verify_backup", "ok", name)
+    assert line["who"]["by"] == "backup_db.sh"
+    assert host.metric('titan_operation_last_success{operation="verify_backup"}', "verify_backup") == 1
+    stamp = host.metric("titan_backup_last_verified_timestamp_seconds", "verify_backup")
+    assert stamp == parse_timestamp(verified)
+    assert host.place.server.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'titan_brain__%'") == "0"
+    assert host.run("--verify", older)[0] == 0
+    assert manifest.read(str(host.place.backups / older)).verified is not None
+
+
+def test_a_drill_that_fails_is_as_loud_as_a_backup_that_fails(host: Host, tmp_path: Path) -> None:
+    host.configure(on_failure=["/bin/sh", "-c", f"cat > {tmp_path}/told"])
+    assert host.run()[0] == 0
+    [name] = [item for item in host.place.names() if item.endswith(".sql")]
+    path = host.place.backups / name
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    code, out, err = host.run("--verify", name)
+    assert (code, out) == (1, "") and err.startswith("backup_db.sh: FAILED: ")
+    assert name in (tmp_path / "told").read_text()
+    assert (host.last()["operation"], host.last()["result"]) == ("verify_backup", "failed")
+    assert host.metric('titan_operation_last_success{operation="verify_backup"}', "verify_backup") == 0
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 1
+
+
+def test_a_drill_waits_its_turn(host: Host) -> None:
+    lock = host.place.src / "state/deploy.lock"
+    lock.parent.mkdir()
+    with open(lock, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert host.run("--verify")[0] == 75
+    assert host.last()["operation"] == "verify_backup"
+
+
+@pytest.mark.parametrize(
+    "argv", [("--verify", "x", "label"), ("label", "--verify"), ("--offsite", "--verify"), ("--offsite", "label")]
+)
+def test_what_makes_no_backup_takes_no_label(host: Host, argv: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        host.run(*argv)
+    assert ended.value.code == 2 and host.place.names() == []
+
+
 # The one file
 
 
@@ -246,7 +322,7 @@ def test_the_bundle_runs_by_itself_and_is_the_same_every_time(tmp_path: Path) ->
     assert path.read_bytes() == bundle.build(bundle.sources(ROOT))
     run = [sys.executable, "-I", str(path)]
     done = subprocess.run([*run, "-h"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "backup_db.sh [-h] [--offsite] [label]" in done.stdout
+    assert "backup_db.sh [-h] [--offsite | --verify [NAME]] [label]" in done.stdout
     done = subprocess.run([*run, "--config", "/nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "/nowhere does not exist" in done.stderr
 

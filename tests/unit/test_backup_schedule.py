@@ -90,9 +90,32 @@ def test_what_would_fail_every_night_is_refused_before_anything_is_written(
     given = settings(**{"backup_offsite_password_file": "/nowhere/offsite.password", **inventory})
     with pytest.raises(InvalidInput) as refused:
         install(tmp_path, given, check_mode=check_mode)
-    assert said in str(refused.value) and "every night would fail" in str(refused.value)
+    assert said in str(refused.value) and "backup_db.sh would fail" in str(refused.value)
     assert "Nothing was changed." in str(refused.value) and "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_drill_has_the_jobs_of_a_restore_and_they_are_checked(tmp_path: Path) -> None:
+    assert int(settings(backup_jobs=4)["restore_jobs"]) == 4
+    with pytest.raises(InvalidInput, match="restore_jobs must be from 1 to 64, not 0"):
+        install(tmp_path, settings(backup_jobs=0))
+
+
+def test_cron_makes_the_drill_where_that_is_asked_for_and_no_longer_where_it_is_not() -> None:
+    there, gone = (
+        item
+        for item in yaml.safe_load((ROLE / "tasks/schedule.yml").read_text())
+        if "/etc/cron.d/titan-backup-verify" in str(item)
+    )
+    line = rendered(there["ansible.builtin.copy"]["content"], backup_verify_schedule="0 5 * * 6").splitlines()[-1]
+    assert line == (
+        "0 5 * * 6 root /opt/titan/scripts/ops/backup_db.sh --verify > /var/log/titan-backup-verify.log 2>&1"
+    )
+    assert gone["ansible.builtin.file"]["state"] == "absent"
+    for schedule, wanted in (("0 5 * * 6", [True, False]), ("", [False, True])):
+        found = [rendered(f"{{{{ {item['when']} }}}}", backup_verify_schedule=schedule) for item in (there, gone)]
+        assert [str(value) for value in found] == [str(value) for value in wanted]
+    assert yaml.safe_load((ROLE / "defaults/main.yml").read_text())["backup_verify_schedule"] == ""
 
 
 def test_the_off_site_settings_are_checked_with_their_files(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, TextIO
 
 from ..compose.engine import Engine, connect
@@ -25,13 +26,15 @@ from ..core.metrics import default_directory
 from ..core.progress import Progress, shown
 from ..core.redact import Redactor
 from ..core.say import say
-from .create import apply, plan
+from . import create, verify
 from .offsite_run import HISTORY, perform_locked
 from .settings import Settings
 from .tools import Effects
 
 __all__ = ["main"]
 
+# The drill's name in the history and the metrics, as of db_verify.
+DRILL = "verify_backup"
 OK, FAILED, USAGE, NOT_OFFSITE, BUSY = 0, 1, 2, 3, 75
 _HOOK_TIMEOUT = 60
 _EPILOG = """
@@ -40,8 +43,12 @@ makes a backup that stays: titan_brain_<date>T<time>Z_<label>.sql. Names are in 
 
 Where an off-site repository is configured, every good backup that it lacks is copied into it afterwards.
 
-Exit codes: 0 the backup is there, complete and checked (and off-site); 1 there is none, and standard error says why;
-2 wrong usage; 3 the backup is there, but not off-site; 75 another operation holds the host's lock.
+With --verify it is the drill: the database itself is not touched; its disk must have room for a second copy. A backup
+that restores, with the rows that its manifest says, is marked as verified.
+
+Exit codes: 0 the backup is there, complete and checked (and off-site), or with --verify: it restores; 1 there is none,
+or it was not proved, and standard error says why; 2 wrong usage; 3 the backup is there, but not off-site; 75 another
+operation holds the host's lock.
 """
 
 
@@ -53,10 +60,10 @@ def main(
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
-    """Make a backup; gives the exit code.
+    """Make a backup, or do what else is asked for; gives the exit code.
 
     Args:
-        argv: ``--config FILE [LABEL]``.
+        argv: ``--config FILE [LABEL | --offsite | --verify [NAME]]``.
         connector: opens the Docker Engine.
         clock: time.
         out: for what was done.
@@ -70,34 +77,59 @@ def main(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("label", nargs="?", help="a word for the name, e.g. verification_snapshot")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--offsite",
         action="store_true",
         help="make no backup: copy what is missing off-site, forget by the policy, check the repository",
     )
+    instead.add_argument(
+        "--verify",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="make no backup: restore this one, by default the newest good one, into a scratch database and compare",
+    )
     parser.add_argument("--config", required=True, help=argparse.SUPPRESS)
     asked = parser.parse_args(list(argv))
-    if asked.offsite and asked.label:
-        parser.error("--offsite makes no backup: it takes no label")
-    job = _Job(asked.label, clock or Clock(), connector)
+    drill = asked.verify is not None
+    if asked.label and (asked.offsite or drill):
+        parser.error(f"{'--verify' if drill else '--offsite'} makes no backup: it takes no label")
+    job = _Job(clock or Clock(), connector)
+    operation = HISTORY["copy"] if asked.offsite else DRILL if drill else "backup"
     try:
         job.configure(asked.config)
         if asked.offsite:
             return job.go_offsite(("copy", "forget", "check"), out, err)
         with shown(job.progress, err):
-            told = job.run()
+            told = job.drill(asked.verify or None) if drill else job.back_up(asked.label)
     except Exception as exc:  # pylint: disable=broad-exception-caught  (whatever it is, somebody must hear of it)
-        job.fail(exc, HISTORY["copy"] if asked.offsite else "backup", err, "FAILED")
+        job.fail(exc, operation, err, "FAILED")
         return BUSY if isinstance(exc, LockHeld) else FAILED
-    why = [f"Made by docker exec, not in a sidecar: {told['via_reason']}"] if told["via_reason"] else []
-    _warn(err, [*told["warnings"], *why, *job.record(told)], job.redact)
+    _warn(err, [*told.get("warnings", ()), *job.record(told, operation)], job.redact)
+    if drill:
+        _say_drill(out, told)
+        return OK
+    _say_backup(out, err, told)
+    return job.go_offsite(("copy",), out, err) if job.has_offsite else OK
+
+
+def _say_backup(out: TextIO, err: TextIO, told: Mapping[str, Any]) -> None:
+    if told["via_reason"]:
+        _say(err, f"backup_db.sh: warning: Made by docker exec, not in a sidecar: {told['via_reason']}")
     size, seconds = told["size_bytes"] / 1e6, told["seconds"]
     _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
         _say(out, f"removed: {name}")
     for name in told["dropped"]:
         _say(out, f"dropped, from before a restore: {name}")
-    return job.go_offsite(("copy",), out, err) if job.has_offsite else OK
+
+
+def _say_drill(out: TextIO, told: Mapping[str, Any]) -> None:
+    rows, seconds = f"{told['rows']} rows of {told['tables']} tables", told["restore_seconds"]
+    _say(out, f"{told['name']} restores: {rows}, as its manifest says, in {seconds:.1f} s")
+    for name in told["tidied"]:
+        _say(out, f"left by an interrupted run, removed: {name}")
 
 
 def _say(stream: TextIO, text: str) -> None:
@@ -115,7 +147,7 @@ def _explained(error: Exception) -> OpsError:
         return error
     return OpsError(
         f"Nobody has foreseen this error ({type(error).__name__}: {error})",
-        state="No backup is damaged by it, and what is left of a new one is removed by the next run.",
+        state="No backup is damaged by it, and what it has left is removed by the next run.",
         hint="Report it with what standard error says; the next run tries again.",
     )
 
@@ -123,8 +155,7 @@ def _explained(error: Exception) -> OpsError:
 class _Job:
     """One run."""
 
-    def __init__(self, label: str | None, clock: Clock, connector: Callable[[str], Engine]) -> None:
-        self._label = label
+    def __init__(self, clock: Clock, connector: Callable[[str], Engine]) -> None:
         self._clock = clock
         self._connector = connector
         self._settings = Settings()
@@ -141,35 +172,53 @@ class _Job:
         """
         self._settings = Settings.read(path)
 
-    def run(self) -> dict[str, Any]:
-        """Lock, look, and make it.
+    def back_up(self, label: str | None) -> dict[str, Any]:
+        """Lock, look, and make a backup.
 
         Raises:
-            OpsError: there is no backup.
+            OpsError: there is none.
         """
+        options = self._settings.backup(label)
+        with self._locked("back the database up") as effects:
+            planned = create.plan(self._settings.stack, options, effects)
+            return {"changed": True, "backup": planned.path, **create.apply(planned, effects)}
+
+    def drill(self, name: str | None) -> dict[str, Any]:
+        """Lock, look, and prove a backup by restoring it; None for the newest good one.
+
+        Raises:
+            OpsError: it is not proved.
+        """
+        asked = self._settings.drill()
+        with self._locked("verify a backup") as effects:
+            planned = verify.plan(
+                self._settings.stack, asked.target, asked.directory, name, effects, space_margin=asked.space_margin
+            )
+            told = verify.apply(planned, effects, jobs=asked.jobs, timeout=asked.timeout)
+            return {"changed": True, "name": planned.backup.name, **told}
+
+    @contextlib.contextmanager
+    def _locked(self, reason: str) -> Iterator[Effects]:
         if os.geteuid() != 0:
-            raise InvalidInput("A backup wants to be root", hint="Run it with sudo.")
-        options = self._settings.backup(self._label)
+            raise InvalidInput("Backups are root's", hint="Run it with sudo.")
+        stack = self._settings.stack
         self.progress.phase("waiting for the host's lock")
         with host_lock(
-            self._settings.stack.lock_file,
-            reason="back the database up",
+            stack.lock_file,
+            reason=reason,
             holder=f"backup_db.sh as {_user()}",
-            timeout=self._settings.stack.lock_timeout,
+            timeout=stack.lock_timeout,
             clock=self._clock,
         ):
             self._begin()
-            engine = self._connector(self._settings.stack.docker_host)
-            effects = Effects(
-                engine,
-                self._settings.stack.docker_host,
+            yield Effects(
+                self._connector(stack.docker_host),
+                stack.docker_host,
                 self._clock,
                 cancelled=lambda: self._cancelled,
                 redact=self.redact,
                 progress=self.progress,
             )
-            planned = plan(self._settings.stack, options, effects)
-            return {"changed": True, "backup": planned.path, **apply(planned, effects)}
 
     @property
     def has_offsite(self) -> bool:
@@ -218,7 +267,7 @@ class _Job:
             _say(err, self.redact.known("".join(traceback.format_exception(None, error, error.__traceback__)).rstrip()))
         _warn(err, warnings, self.redact)
 
-    def record(self, outcome: Mapping[str, Any] | Exception, operation: str = "backup") -> list[str]:
+    def record(self, outcome: Mapping[str, Any] | Exception, operation: str) -> list[str]:
         """Write the history and the metrics; gives warnings. Never fails: the operation has ended as it has."""
         if not os.path.isdir(self._settings.stack.project_src) or os.geteuid() != 0:
             return []

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Callable
 
 from ..compose.project import StackOptions
@@ -16,9 +17,9 @@ from ..core.errors import InvalidInput
 from ..core.files import read_regular
 from ..core.redact import Redactor
 from .offsite_options import OffsiteOptions, action_spec
-from .options import BackupOptions, backup_spec
+from .options import BackupOptions, Database, backup_spec, database_spec, directory_of
 
-__all__ = ["Settings", "typed"]
+__all__ = ["Drill", "Settings", "typed"]
 
 _STACK = ("project_src", "project_name", "state_dir", "lock_path", "docker_host")
 _AGAIN = "Run schedule_backups.yml again."
@@ -58,6 +59,26 @@ def _value(name: str, item: Mapping[str, Any], given: Any) -> Any:
     if "choices" in item and value not in item["choices"]:
         raise InvalidInput(f"{name} must be one of {', '.join(item['choices'])}, not {value!r}")
     return value
+
+
+# Where the backups and the drill differ, the drill has names of its own.
+_DRILL = {
+    **database_spec(),
+    "restore_jobs": {"type": "int", "default": 1},
+    "space_margin": {"type": "float", "default": 1.2},
+    "timeout": {"type": "float", "default": 21600.0},
+}
+
+
+@dataclass(frozen=True)
+class Drill:
+    """The options of a drill, as those of db_verify."""
+
+    target: Database
+    directory: str
+    jobs: int
+    space_margin: float
+    timeout: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,26 @@ class Settings:
         params = {**typed(backup_spec(), self.given), "label": label}
         return BackupOptions.from_params(params, self.stack.project_src)
 
+    def drill(self) -> Drill:
+        """The options of a drill.
+
+        Raises:
+            InvalidInput: one cannot be.
+        """
+        params = typed(_DRILL, self.given)
+        if not 1 <= params["restore_jobs"] <= 64:
+            raise InvalidInput(f"restore_jobs must be from 1 to 64, not {params['restore_jobs']}")
+        for name in ("space_margin", "timeout"):
+            if not 0 <= params[name] < math.inf:
+                raise InvalidInput(f"{name} must be 0 or more, not {params[name]:g}")
+        return Drill(
+            target=Database(**{item.name: params[item.name] for item in fields(Database)}),
+            directory=directory_of(self.stack.project_src, params["directory"]),
+            jobs=params["restore_jobs"],
+            space_margin=params["space_margin"],
+            timeout=params["timeout"],
+        )
+
     @property
     def offsite(self) -> Mapping[str, Any]:
         """The settings of the off-site repository; empty where there is none."""
@@ -122,5 +163,6 @@ class Settings:
                 missing.
         """
         self.backup()
+        self.drill()
         if self.offsite:
             OffsiteOptions.from_params(typed(action_spec(), self.offsite), self.stack.project_src, Redactor())
