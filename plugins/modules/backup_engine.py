@@ -29,7 +29,7 @@ options:
     description:
       - The settings that C(backup_db.sh) is to get. They are checked before anything is written, in check mode, too.
         Nothing else is done with them here.
-      - Refused is what would fail every night, such as O(settings.threads) without a compression, and an off-site
+      - Refused is what would fail every night, such as C(threads) without a compression, and an off-site
         repository whose password is not on the host.
     type: dict
 """

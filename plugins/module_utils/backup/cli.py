@@ -103,7 +103,8 @@ def main(
             return job.go_offsite(("copy", "forget", "check"), out, err)
         with shown(job.progress, err):
             told = job.drill(asked.verify or None) if drill else job.back_up(asked.label)
-    except Exception as exc:  # pylint: disable=broad-exception-caught  (whatever it is, somebody must hear of it)
+    except Exception as exc:  # pylint: disable=broad-exception-caught
+        # Whatever it is, somebody must hear of it.
         job.fail(exc, operation, err, "FAILED")
         return BUSY if isinstance(exc, LockHeld) else FAILED
     _warn(err, [*told.get("warnings", ()), *job.record(told, operation)], job.redact)
