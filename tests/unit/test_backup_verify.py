@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import create, manifest, scratch, verify
+from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
@@ -148,6 +150,34 @@ def test_an_error_in_the_middle_stops_it_and_is_told(place: Place) -> None:
     broken = gzip.decompress(path.read_bytes()).replace(b"COPY public.orders", b"COPY public.nowhere")
     rewritten(path, gzip.compress(broken))
     fails(place, path, 'psql failed with exit code 3: .*relation "public.nowhere" does not exist')
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["by the scanner", "by psql"])
+def test_nothing_smuggled_into_a_backup_reaches_production(
+    place: Place, seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, marker = make(place), tmp_path / "marker"
+    data = re.sub(rb"\\(un)?restrict .*\n", b"", path.read_bytes())
+    away = f"\\! touch {marker}\n\\connect titan_brain\nDELETE FROM public.fills;\n".encode()
+    rewritten(path, data.replace(b"COPY public.orders", away + b"COPY public.orders", 1))
+    if not seen:
+        monkeypatch.setattr(Scanner, "passed", lambda _self, chunks: chunks)
+    fails(place, path, r"holds a command to psql .*\\!" if seen else "backslash commands are restricted")
+    assert place.server.sql("SELECT count(*) FROM fills", database="titan_brain") == "20"
+    assert not marker.exists()
+
+
+def test_a_dump_reaches_psql_through_no_directory_but_one_of_its_own(place: Place) -> None:
+    """Not through that of the backups: a sidecar that runs a dump's own words could write there."""
+    make(place)
+    stale = Path(place.effects.run_dir) / "restore"
+    stale.mkdir(parents=True)
+    os.mkfifo(stale / "dump")  # a killed drill's
+    place.engine.bodies.clear()
+    drill(place)
+    mounted = [bind for body in place.engine.bodies for bind in body["HostConfig"]["Binds"]]
+    assert mounted and not [bind for bind in mounted if bind.startswith(str(place.backups))]
+    assert place.left() == []
 
 
 def test_what_a_killed_drill_left_is_dropped_and_nobody_elses_database(place: Place) -> None:

@@ -22,7 +22,6 @@ from ..core.files import remove
 from .catalog import Backup
 from .codec import decoded
 from .manifest import Manifest
-from .naming import hidden
 from .session import Way
 from .tools import PLACE, Aside, Effects, drive, hashed
 
@@ -44,8 +43,8 @@ def load(
     port: int,
     jobs: int,
     timeout: float,
-    through: Through | None = None,
-    pipes: str | None = None,
+    through: Through,
+    pipes: str,
 ) -> None:
     """Restore a backup into an empty database, in one transaction, or by several jobs where an archive allows that.
 
@@ -59,18 +58,16 @@ def load(
         jobs: for a directory or a custom archive.
         timeout: seconds.
         through: what a plain dump's bytes go through on their way; it lets no \\restrict pass.
-        pipes: a directory of our own for the pipe of a plain dump, else the backup's, as far as the program sees any.
+        pipes: a directory of our own for the pipe of a plain dump: psql sees no other.
 
     Raises:
         OpsError: it was not restored, or is not what its manifest says.
     """
-    directory = os.path.dirname(backup.path)
     if made.format == "plain":
-        pipe = os.path.join(pipes, "dump") if pipes else os.path.join(directory, hidden(backup.name, "pipe"))
-        tool = Aside(effects, container, os.path.dirname(pipe), way=way, port=port)
-        _load_plain(effects, tool, pipe, backup, made, timeout, through)
+        tool = Aside(effects, container, pipes, way=way, port=port)
+        _load_plain(effects, tool, os.path.join(pipes, "dump"), backup, made, timeout, through)
         return
-    tool = Aside(effects, container, directory, way=way, port=port)
+    tool = Aside(effects, container, os.path.dirname(backup.path), way=way, port=port)
     if hashed(effects, backup.path) != made.sha256:
         raise _altered(backup)
     how = [f"--jobs={jobs}"] if jobs > 1 else ["--single-transaction"]
@@ -81,13 +78,12 @@ def load(
 
 
 def _load_plain(
-    effects: Effects, tool: Aside, pipe: str, backup: Backup, made: Manifest, timeout: float, through: Through | None
+    effects: Effects, tool: Aside, pipe: str, backup: Backup, made: Manifest, timeout: float, through: Through
 ) -> None:
     remove(pipe)
     os.mkfifo(pipe, 0o600)
     options = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--single-transaction"]
-    if through:
-        options += _guard(effects, tool, timeout)
+    options += _guard(effects, tool, timeout)
     with contextlib.ExitStack() as stack:
         stack.callback(remove, pipe)
         feeder = _Feeder(pipe, backup, made, through)
@@ -130,12 +126,11 @@ def _altered(backup: Backup) -> OpsError:
 class _Feeder:
     """Writes the dump's bytes into a pipe that psql reads, and hashes the file meanwhile."""
 
-    def __init__(self, pipe: str, backup: Backup, made: Manifest, through: Through | None) -> None:
+    def __init__(self, pipe: str, backup: Backup, made: Manifest, through: Through) -> None:
         self._pipe = pipe
         self._fd = -1
         self._sha = hashlib.sha256()
-        chunks = self._read(backup.path, made.compression)
-        self._chunks = through(chunks) if through else chunks
+        self._chunks = through(self._read(backup.path, made.compression))
         self._waiting = memoryview(b"")
         self.done = False
         self.bytes = 0

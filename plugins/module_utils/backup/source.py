@@ -52,6 +52,11 @@ class Source:
     rows: Mapping[str, int] | None
     raw_bytes: int
 
+    @classmethod
+    def of(cls, backup: Backup, made: Manifest) -> Source:
+        """A backup that has a manifest."""
+        return cls(backup, made, False, False, made.rows, made.raw_bytes or made.size_bytes)
+
     @property
     def kind(self) -> str:
         """Its format in words."""
@@ -100,8 +105,7 @@ def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) ->
             hint="Restore another backup. If only its manifest is wrong, move that away: it then counts as hand-made.",
         )
     if backup.manifest is not None:
-        made = backup.manifest
-        return Source(backup, made, False, False, made.rows, made.raw_bytes or made.size_bytes)
+        return Source.of(backup, backup.manifest)
     return _foreign(backup, cancelled)
 
 

@@ -23,7 +23,9 @@ from .manifest import Manifest
 from .options import Database
 from .scratch import drop_leftovers, leftovers, refuse_without_space, scratch_database, scratch_name
 from .session import Way, database_facts, find_way, locate_server
+from .source import Source
 from .tools import Effects, drop_passfile
+from .work import work_directory
 
 __all__ = ["VerifyPlan", "apply", "plan"]
 
@@ -103,16 +105,19 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     ticks = effects.clock.monotonic()
     try:
         with scratch_database(planned.way, planned.name, made.properties) as way:
-            load(
-                effects,
-                planned.container,
-                way,
-                planned.backup,
-                made,
-                port=target.port,
-                jobs=jobs,
-                timeout=timeout,
-            )
+            with work_directory(effects) as pipes:
+                load(
+                    effects,
+                    planned.container,
+                    way,
+                    planned.backup,
+                    made,
+                    port=target.port,
+                    jobs=jobs,
+                    timeout=timeout,
+                    through=Source.of(planned.backup, made).through,
+                    pipes=pipes,
+                )
             seconds = round(effects.clock.monotonic() - ticks, 3)
             effects.progress.phase("comparing the rows of every table")
             compare(way, made)

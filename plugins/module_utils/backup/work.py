@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The directory in which a restore keeps the pipe through which psql reads a plain dump; in memory, for root alone."""
+"""Where a restore or a drill keeps the pipe that psql reads a plain dump from: in memory, for root alone."""
 
 from __future__ import annotations
 
