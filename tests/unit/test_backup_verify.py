@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,45 @@ def test_without_room_for_a_second_copy_it_is_refused(place: Place) -> None:
     # the server's container is this process here, and its root is ours
     with pytest.raises(Refused, match="a second copy of it may take"):
         drill(place, space_margin=1e12)
+
+
+def test_what_a_killed_drill_left_is_no_reason_to_refuse_the_one_that_drops_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(place)
+    server, name = place.server, "titan_brain__verify_0123abcd"
+    size = int(server.sql("SELECT pg_database_size('titan_brain')"))
+    free = SimpleNamespace(f_bavail=size - 1, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda _path: free)
+    with pytest.raises(Refused, match="a second copy of it may take"):
+        drill(place, space_margin=1)
+    server.sql(f"CREATE DATABASE {name}", f"COMMENT ON DATABASE {name} IS '{scratch._COMMENT}'")
+    assert drill(place, space_margin=1)["tidied"] == [name]
+    # as much as it takes, and no more
+    server.sql(f"CREATE DATABASE {name}", f"COMMENT ON DATABASE {name} IS '{scratch._COMMENT}'")
+    with pytest.raises(Refused, match=f"MB more without what a killed drill has left .{name}.*DROP DATABASE"):
+        drill(place, space_margin=3)
+    free.f_bavail = 10 * size
+    assert drill(place)["tidied"] == [name]
+
+
+def test_a_copy_that_cannot_be_dropped_after_a_good_drill_is_told(place: Place) -> None:
+    path, server = make(place), place.server
+    like = "FROM pg_database WHERE datname LIKE 'titan_brain\\_\\_verify\\_%'"
+    # a template database cannot be dropped
+    place.engine.on_start = lambda argv: server.sql(
+        f"UPDATE pg_database SET datistemplate = true WHERE datname IN (SELECT datname {like})"
+    )
+    told = drill(place)
+    left = server.sql(f"SELECT datname {like}")
+    server.sql(f"ALTER DATABASE {left} IS_TEMPLATE false")
+    [warning] = told["warnings"]
+    assert left in warning and "until the next drill drops it" in warning
+    assert "cannot drop a template database" in warning
+    assert manifest.read(str(path)).verified == told["verified"]
+    place.engine.on_start = lambda argv: None
+    again = drill(place)
+    assert again["tidied"] == [left] and again["warnings"] == []
 
 
 def test_a_request_to_end_drops_the_scratch_database(place: Place) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "refuse_without_space",
     "scratch_database",
     "scratch_name",
+    "sizes",
 ]
 
 # The mark of a database that is ours to drop.
@@ -37,13 +38,14 @@ _NAME = re.compile(r"(.+)__verify_[0-9a-f]{8}")
 
 
 @contextlib.contextmanager
-def scratch_database(way: Way, name: str, properties: Mapping[str, Any]) -> Iterator[Way]:
-    """Create the database; gives the way into it. Afterwards it is gone.
+def scratch_database(way: Way, name: str, properties: Mapping[str, Any], warnings: list[str]) -> Iterator[Way]:
+    """Create the database; gives the way into it. Afterwards it is gone, or there is a warning.
 
     Args:
         way: how to log in to the real one.
         name: its name.
         properties: encoding, locale and owner, as in a manifest.
+        warnings: is told when it cannot be dropped.
 
     Raises:
         OpsError: the server does not let us.
@@ -55,8 +57,13 @@ def scratch_database(way: Way, name: str, properties: Mapping[str, Any]) -> Iter
             session.run([f"COMMENT ON DATABASE {quote_ident(name)} IS {quote_literal(_COMMENT)}"])
             yield replace(way, endpoint=replace(way.endpoint, database=name))
         finally:
-            with contextlib.suppress(OpsError):  # the server is gone: the next drill drops it, and ours says so
+            try:
                 drop_database(way, name)
+            except OpsError as exc:  # whatever has failed before must not be hidden by this
+                warnings.append(
+                    f"The scratch database {name}, a copy of {way.endpoint.database}, could not be dropped, and takes"
+                    f" its space until the next drill drops it: {exc.msg}"
+                )
     finally:
         session.close()
 
@@ -68,6 +75,16 @@ def scratch_name(database: str) -> str:
 
 def _stem(database: str) -> str:
     return database[:40]  # names have 63 bytes at most
+
+
+def sizes(way: Way, names: Iterable[str]) -> int:
+    """How many bytes databases take."""
+    session = connected(way)
+    try:
+        found = [session.run([f"SELECT pg_catalog.pg_database_size({quote_literal(name)})"]) for name in names]
+    finally:
+        session.close()
+    return sum(int(rows[0][0]) for rows in found)
 
 
 def leftovers(way: Way) -> list[str]:
@@ -87,8 +104,14 @@ def drop_leftovers(way: Way) -> list[str]:
     return found
 
 
-def refuse_without_space(way: Way, container: Container, needed: int) -> None:
+def refuse_without_space(way: Way, container: Container, needed: int, left: Iterable[str] = ()) -> None:
     """Refuse a restore that would fill the server's disk, where that can be told from here.
+
+    Args:
+        way: how to log in.
+        container: the server's.
+        needed: bytes that it may take.
+        left: databases of killed drills, which are dropped before it.
 
     Raises:
         Refused: there is not so much free.
@@ -108,10 +131,17 @@ def refuse_without_space(way: Way, container: Container, needed: int) -> None:
         return
     there = os.statvfs(place)
     free = there.f_bavail * there.f_frsize
-    if free < needed:
+    names = list(left)
+    room = sizes(way, names)
+    if free + room < needed:
+        there_is = f"{free / 1e6:.1f} MB free"
+        how = "Free some space"
+        if names:
+            there_is += f", and {room / 1e6:.1f} MB more without what a killed drill has left ({', '.join(names)})"
+            how += " (what was left may go: DROP DATABASE)"
         raise Refused(
-            f"The database's disk has {free / 1e6:.1f} MB free, and a second copy of it may take {needed / 1e6:.1f} MB",
-            hint="Free some space, or ask for less with space_margin.",
+            f"The database's disk has {there_is}, and a second copy of it may take {needed / 1e6:.1f} MB",
+            hint=f"{how}, or ask for less with space_margin.",
         )
 
 

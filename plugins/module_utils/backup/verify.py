@@ -73,8 +73,9 @@ def plan(
     way = find_way(container, target, stack)
     if way.password is not None:
         effects.redact.add(way.password)
-    refuse_without_space(way, container, round(database_facts(way).size_bytes * space_margin))
-    return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(leftovers(way)))
+    left = leftovers(way)
+    refuse_without_space(way, container, round(database_facts(way).size_bytes * space_margin), left)
+    return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(left))
 
 
 def _chosen(directory: str, name: str | None, database: str) -> Backup:
@@ -103,8 +104,9 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     tidied += catalog.clean(planned.backup.path.rpartition("/")[0])
     drop_passfile(effects, planned.container)
     ticks = effects.clock.monotonic()
+    warnings: list[str] = []
     try:
-        with scratch_database(planned.way, planned.name, made.properties) as way:
+        with scratch_database(planned.way, planned.name, made.properties, warnings) as way:
             with work_directory(effects) as pipes:
                 load(
                     effects,
@@ -136,6 +138,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
         "tables": len(made.rows),
         "verified": moment,
         "tidied": tidied,
+        "warnings": warnings,
         "about": {"backup": planned.backup.name},
         "samples": [Sample(BACKUP_VERIFIED, {"database": made.database}, parse_timestamp(moment) or 0.0)],
     }
