@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import create, manifest, scratch, verify
+from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, manifest, scratch, verify
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
@@ -66,11 +66,13 @@ def make(place: Place, **options: Any) -> Path:
     return Path(planned.path)
 
 
-def drill(place: Place, name: str | None = None, *, jobs: int = 1, space_margin: float = 1.2) -> dict[str, Any]:
+def drill(
+    place: Place, name: str | None = None, *, jobs: int = 1, space_margin: float = 1.2, timeout: float = 60
+) -> dict[str, Any]:
     target = place.options().target
     directory = str(place.backups)
     planned = verify.plan(place.stack, target, directory, name, place.effects, space_margin=space_margin)
-    return {**verify.apply(planned, place.effects, jobs=jobs, timeout=60), "name": planned.backup.name}
+    return {**verify.apply(planned, place.effects, jobs=jobs, timeout=timeout), "name": planned.backup.name}
 
 
 def rewritten(path: Path, data: bytes) -> None:
@@ -240,6 +242,123 @@ def test_a_copy_that_cannot_be_dropped_after_a_good_drill_is_told(place: Place) 
     place.engine.on_start = lambda argv: None
     again = drill(place)
     assert again["tidied"] == [left] and again["warnings"] == []
+
+
+def changed(path: Path, old: bytes, new: bytes) -> None:
+    """Rot: as many bytes as before."""
+    data = path.read_bytes()
+    assert old in data and len(old) == len(new)
+    path.write_bytes(data.replace(old, new, 1))
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def damaged_data(path: Path) -> None:
+    """Not even what its manifest tells of can be unpacked."""
+    flipped(path)
+    rewritten(path, path.read_bytes())
+
+
+ROTTEN = "is damaged: its sha256 is not the one of its manifest"
+DAMAGE: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
+    "a value": ({}, lambda path: changed(path, b"note 250", b"nofe 250"), ROTTEN),
+    "a word of SQL": ({}, lambda path: changed(path, b"COPY public.orders", b"COPY public.ordirs"), ROTTEN + ".*psql"),
+    "a command to psql": ({}, lambda path: changed(path, b"\nCOPY pu", b"\n\\! ls;\n"), ROTTEN + ".*holds a command"),
+    "gzip": ({"compression": "gzip"}, flipped, ROTTEN),
+    "zstd": ({"compression": "zstd"}, flipped, ROTTEN),
+    "custom": ({"format": "custom"}, flipped, ROTTEN),
+    "directory": ({"format": "directory"}, lambda path: flipped(path / "toc.dat"), ROTTEN),
+    "a row too few": ({}, lambda path: rewritten(path, path.read_bytes().replace(b"500\tnote 500\n", b"")), "499 rows"),
+    "a command all along": (
+        {},
+        lambda path: rewritten(path, b"\\! ls\n" + path.read_bytes()),
+        "holds a command to psql",
+    ),
+    "cut gzip": ({"compression": "gzip"}, lambda path: rewritten(path, path.read_bytes()[:-20]), "gzip: the data end"),
+    "cut zstd": ({"compression": "zstd"}, lambda path: rewritten(path, path.read_bytes()[:-20]), "zstd: the data end"),
+    "bad gzip": ({"compression": "gzip"}, damaged_data, "gzip: "),
+    "bad zstd": ({"compression": "zstd"}, damaged_data, "zstd: "),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_backup_that_is_proved_bad_does_not_count_as_verified_any_more(place: Place, how: str) -> None:
+    options, damage, match = DAMAGE[how]
+    path = make(place, **options)
+    drill(place)
+    assert manifest.read(str(path)).verified
+    damage(path)
+    error = fails(place, path, match)
+    assert error.msg.count("damaged") <= 1
+    assert "itself was not touched, and the scratch one was dropped" in str(error)
+    assert "does not count as verified any more" in str(error.state)
+    assert "Do not rely on this backup" in str(error.hint)
+    # said once: there is nothing to take back the second time
+    assert "any more" not in str(fails(place, path, match).state)
+
+
+def test_a_mark_that_cannot_be_taken_back_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(place)
+    drill(place)
+    changed(path, b"note 250", b"nofe 250")
+
+    def refused(_path: str, _made: object) -> None:
+        raise OpsError("it could not be written: Read-only file system")
+
+    monkeypatch.setattr(manifest, "write", refused)
+    with pytest.raises(OpsError, match=ROTTEN) as caught:
+        drill(place)
+    assert "still calls it verified: it could not be written: Read-only file system" in str(caught.value.state)
+
+
+NO_PROOF: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a full disk": ({}, "echo 'could not extend file: No space left on device' >&2; exit 3", "No space left"),
+    "a server that has gone": ({}, "echo 'server closed the connection unexpectedly' >&2; exit 2", "closed the conn"),
+    "a program that is killed": ({"compression": "gzip"}, "kill -9 $$", "psql failed"),
+    "an end too early": ({"compression": "zstd"}, "exit 0", "psql ended before it had read all"),
+    "too late": ({}, "exec sleep 600", "did not end within"),
+    "custom": ({"format": "custom"}, "exit 1", "pg_restore failed with exit code 1"),
+}
+
+
+@pytest.mark.parametrize("how", NO_PROOF)
+def test_a_failure_that_proves_nothing_leaves_the_mark(place: Place, how: str, tmp_path: Path) -> None:
+    options, does, match = NO_PROOF[how]
+    path = make(place, **options)
+    told = drill(place)
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\n[ "$1" != --version ] || exec {place.server.binaries}/psql --version\n{does}\n')
+    program.chmod(0o755)
+    place.engine.instead = {"psql": str(program), "pg_restore": str(program)}
+    with pytest.raises(OpsError, match=match) as caught:
+        drill(place, timeout=0.5 if how == "too late" else 60)
+    assert manifest.read(str(path)).verified == told["verified"]
+    assert "verified" not in str(caught.value) and "Do not rely" not in str(caught.value)
+
+
+def test_a_request_to_end_or_a_comparison_that_cannot_be_made_leaves_the_mark(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(place)
+    told = drill(place)
+
+    def gone(_way: object) -> None:
+        raise OpsError("The database titan-postgres refused: server closed the connection")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compare, "contents", gone)
+        with pytest.raises(OpsError, match="titan-postgres refused"):
+            drill(place)
+    assert manifest.read(str(path)).verified == told["verified"]
+    changed(path, b"note 250", b"nofe 250")  # asked to end, it does not look for more
+    place.effects.cancelled = lambda: True
+    with pytest.raises(OpsError, match="asked to end"):
+        drill(place)
+    assert manifest.read(str(path)).verified == told["verified"]
 
 
 def test_a_request_to_end_drops_the_scratch_database(place: Place) -> None:

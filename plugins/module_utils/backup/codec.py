@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from typing import Callable
 
-from ..core.errors import OpsError
+from ..core.errors import Damaged, OpsError
 from .zstd import Compressor, Decompressor
 
 __all__ = ["LEVELS", "Encoder", "decoded", "encoder"]
@@ -135,7 +135,8 @@ def decoded(
         written: set once the file is complete, where it is still being written.
 
     Raises:
-        OpsError: the file is damaged, ends too early, or cannot be read.
+        Damaged: the file is damaged, or ends too early.
+        OpsError: it cannot be read.
     """
     try:
         with open(path, "rb", buffering=0) as stream:
@@ -178,14 +179,14 @@ def _ungzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 part = reader.decompress(data, _MOST)
             except zlib.error as exc:
-                raise OpsError(f"gzip: {exc}") from exc
+                raise Damaged(f"gzip: {exc}") from exc
             begun = True
             if part:
                 yield part
             data = reader.unused_data or reader.unconsumed_tail
             more = len(part) == _MOST and not reader.eof  # it may hold some back without any input left
     if not begun or not reader.eof:
-        raise OpsError("gzip: the data end too early")
+        raise Damaged("gzip: the data end too early")
 
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -195,4 +196,4 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
             begun = True
             yield from reader.decompress(chunk)
         if not begun or not reader.complete:
-            raise OpsError("zstd: the data end too early")
+            raise Damaged("zstd: the data end too early")

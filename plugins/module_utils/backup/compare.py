@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from ..core.errors import OpsError
+from ..core.errors import Damaged, OpsError
 from ..database.login import Connection, connect
 from .manifest import Manifest
 from .session import UNLIMITED, Way, counts, objects, own_counts
@@ -23,16 +23,14 @@ def compare(way: Way, made: Manifest) -> None:
     """Compare the rows of every table and the number of all objects.
 
     Raises:
-        OpsError: something differs.
+        Damaged: something differs.
+        OpsError: the server does not let us.
     """
     rows, kinds = contents(way)
     found = [*differing("rows of ", rows, made.rows), *differing("", kinds, made.objects)]
     if found:
         more = f" and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
-        raise OpsError(
-            f"What {made.name} restores is not what its manifest says: {'; '.join(found[:_MOST_TOLD])}{more}",
-            hint="Do not rely on this backup: make a new one, and verify an older one.",
-        )
+        raise Damaged(f"What {made.name} restores is not what its manifest says: {'; '.join(found[:_MOST_TOLD])}{more}")
 
 
 def contents(way: Way) -> tuple[dict[str, int], dict[str, int]]:

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from typing import Callable
 
 from ..compose.container import Container
-from ..core.errors import OpsError
+from ..core.errors import Damaged, OpsError
 from ..core.files import remove
 from .catalog import Backup
 from .codec import decoded
 from .manifest import Manifest
 from .session import Way
-from .tools import PLACE, Aside, Effects, drive, hashed
+from .tools import PLACE, Aside, Cancelled, Effects, drive, hashed
 
 __all__ = ["Through", "load"]
 
@@ -61,11 +61,19 @@ def load(
         pipes: a directory of our own for the pipe of a plain dump: psql sees no other.
 
     Raises:
-        OpsError: it was not restored, or is not what its manifest says.
+        Damaged: it is not what its manifest says.
+        OpsError: it was not restored.
     """
     if made.format == "plain":
         tool = Aside(effects, container, pipes, way=way, port=port)
-        _load_plain(effects, tool, os.path.join(pipes, "dump"), backup, made, timeout, through)
+        try:
+            sha256 = _load_plain(effects, tool, os.path.join(pipes, "dump"), backup, made, timeout, through)
+        except (OpsError, OSError) as exc:
+            if not isinstance(exc, Cancelled) and _rotten(effects, backup, made):
+                raise _altered(backup, exc) from exc
+            raise
+        if sha256 != made.sha256:
+            raise _altered(backup)
         return
     tool = Aside(effects, container, os.path.dirname(backup.path), way=way, port=port)
     if hashed(effects, backup.path) != made.sha256:
@@ -79,7 +87,8 @@ def load(
 
 def _load_plain(
     effects: Effects, tool: Aside, pipe: str, backup: Backup, made: Manifest, timeout: float, through: Through
-) -> None:
+) -> str:
+    """Gives the sha256 of what was read."""
     remove(pipe)
     os.mkfifo(pipe, 0o600)
     options = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--single-transaction"]
@@ -94,8 +103,7 @@ def _load_plain(
         drive(program, effects, what="psql", timeout=timeout, step=feeder.step)
     if not feeder.done:
         raise OpsError(f"psql ended before it had read all of {backup.name}")
-    if feeder.sha256 != made.sha256:
-        raise _altered(backup)
+    return feeder.sha256
 
 
 def _guard(effects: Effects, tool: Aside, timeout: float) -> list[str]:
@@ -119,8 +127,17 @@ def _decoded_bytes(backup: Backup, made: Manifest) -> int | None:
     return made.raw_bytes or (backup.size_bytes if made.compression == "none" else None)
 
 
-def _altered(backup: Backup) -> OpsError:
-    return OpsError(f"{backup.name} is damaged: its sha256 is not the one of its manifest")
+def _rotten(effects: Effects, backup: Backup, made: Manifest) -> bool:
+    """Whether the file is not its manifest's: that then is why it failed, and before all of it was read."""
+    try:
+        return hashed(effects, backup.path) != made.sha256
+    except (OpsError, OSError):
+        return False  # not known: what failed first is told
+
+
+def _altered(backup: Backup, exc: Exception | None = None) -> Damaged:
+    more = "" if exc is None else f" ({exc.msg if isinstance(exc, OpsError) else exc})"
+    return Damaged(f"{backup.name} is damaged: its sha256 is not the one of its manifest{more}")
 
 
 class _Feeder:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..compose.container import Container
 from ..compose.project import StackOptions, members
 from ..compose.sidecar import remove_leftovers
 from ..core.clock import parse_timestamp
-from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.errors import Damaged, InvalidInput, OpsError, Refused
 from ..core.metrics import BACKUP_VERIFIED, Sample
 from . import catalog, manifest
 from .catalog import Backup
@@ -30,6 +31,7 @@ from .work import work_directory
 __all__ = ["VerifyPlan", "apply", "plan"]
 
 _AGAIN = "Mend the cause and run again."
+_DISTRUST = "Do not rely on this backup: make a new one, and verify an older one."
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     """Restore, compare, drop, and mark the manifest; gives what a result says of it.
 
     Raises:
-        OpsError: the backup is not what its manifest says, or cannot be restored.
+        OpsError: the backup is not what its manifest says, and then not marked any more, or cannot be restored.
     """
     made, target = planned.made, planned.target
     tidied = [*drop_leftovers(planned.way), *remove_leftovers(effects.engine, planned.container)]
@@ -117,19 +119,14 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
                     port=target.port,
                     jobs=jobs,
                     timeout=timeout,
-                    through=Source.of(planned.backup, made).through,
+                    through=lambda chunks: _guarded(planned, chunks),
                     pipes=pipes,
                 )
             seconds = round(effects.clock.monotonic() - ticks, 3)
             effects.progress.phase("comparing the rows of every table")
             compare(way, made)
     except (OpsError, OSError) as exc:
-        state = _state(planned)
-        if isinstance(exc, OpsError):
-            raise OpsError(exc.msg, state=state, hint=exc.hint or _AGAIN, facts=exc.facts) from exc
-        raise OpsError(
-            f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state, hint=_AGAIN
-        ) from exc
+        raise _failed(planned, exc, warnings) from exc
     moment = effects.clock.utc()
     manifest.write(planned.backup.path, replace(made, verified=moment))
     return {
@@ -142,6 +139,36 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
         "about": {"backup": planned.backup.name},
         "samples": [Sample(BACKUP_VERIFIED, {"database": made.database}, parse_timestamp(moment) or 0.0)],
     }
+
+
+def _guarded(planned: VerifyPlan, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The dump as a restore has psql read it."""
+    try:
+        yield from Source.of(planned.backup, planned.made).through(chunks)
+    except InvalidInput as exc:  # a restore refuses it, too
+        raise Damaged(exc.msg) from exc
+
+
+def _failed(planned: VerifyPlan, exc: OpsError | OSError, warnings: list[str]) -> OpsError:
+    """What to say; the mark of a backup that is proved bad is taken back."""
+    state = _state(planned)
+    if isinstance(exc, OSError):
+        return OpsError(f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state, hint=_AGAIN)
+    facts = {**exc.facts, "warnings": warnings} if warnings else exc.facts
+    if isinstance(exc, Damaged):
+        return Damaged(exc.msg, state=state + _unmarked(planned), hint=_DISTRUST, facts=facts)
+    return OpsError(exc.msg, state=state, hint=exc.hint or _AGAIN, facts=facts)
+
+
+def _unmarked(planned: VerifyPlan) -> str:
+    """Have the backup count as verified no more, for the retention would keep it as the one to rely on; says so."""
+    if planned.made.verified is None:
+        return ""
+    try:
+        manifest.write(planned.backup.path, replace(planned.made, verified=None))
+    except OpsError as exc:
+        return f" The manifest of the backup still calls it verified: {exc.msg}."
+    return " The backup does not count as verified any more."
 
 
 def _state(planned: VerifyPlan) -> str:

@@ -14,13 +14,14 @@ import ctypes.util
 from collections.abc import Iterator
 from typing import Any
 
-from ..core.errors import OpsError
+from ..core.errors import Damaged, OpsError
 
 __all__ = ["Compressor", "Decompressor"]
 
 # enum ZSTD_cParameter and ZSTD_EndDirective (zstd.h)
 _LEVEL, _CHECKSUM, _WORKERS, _JOB_SIZE = 100, 201, 400, 401
 _CONTINUE, _END = 0, 2
+_NO_MEMORY = 64  # enum ZSTD_ErrorCode (zstd_errors.h)
 # Bytes that a thread takes at a time. Its own choice (four windows) would hold 16 MB a thread and more at level 3.
 _JOB = 2 << 20
 
@@ -50,6 +51,7 @@ def _library() -> Any:
         ("ZSTD_freeDCtx", ctypes.c_size_t, [ctypes.c_void_p]),
         ("ZSTD_decompressStream", ctypes.c_size_t, [ctypes.c_void_p, _POINTER, _POINTER]),
         ("ZSTD_isError", ctypes.c_uint, [ctypes.c_size_t]),
+        ("ZSTD_getErrorCode", ctypes.c_int, [ctypes.c_size_t]),
         ("ZSTD_getErrorName", ctypes.c_char_p, [ctypes.c_size_t]),
         ("ZSTD_CStreamOutSize", ctypes.c_size_t, []),
     ):
@@ -63,6 +65,8 @@ _POINTER = ctypes.POINTER(_Buffer)
 
 class _Stream:
     """What both directions share: the library, a context and a buffer for what comes out."""
+
+    _wrong = OpsError  # what an error of the library is
 
     def __init__(self, create: str, free: str) -> None:
         self._lib = _library()
@@ -80,7 +84,8 @@ class _Stream:
 
     def _checked(self, code: int) -> int:
         if self._lib.ZSTD_isError(code):
-            raise OpsError(f"zstd: {self._lib.ZSTD_getErrorName(code).decode()}")
+            kind = OpsError if self._lib.ZSTD_getErrorCode(code) == _NO_MEMORY else self._wrong
+            raise kind(f"zstd: {self._lib.ZSTD_getErrorName(code).decode()}")
         return code
 
     def _out(self) -> _Buffer:
@@ -136,6 +141,8 @@ class Compressor(_Stream):
 class Decompressor(_Stream):
     """Frames one after another."""
 
+    _wrong = Damaged
+
     def __init__(self) -> None:
         super().__init__("ZSTD_createDCtx", "ZSTD_freeDCtx")
         self._left = 0
@@ -149,7 +156,8 @@ class Decompressor(_Stream):
         """What these bytes give, a buffer at a time.
 
         Raises:
-            OpsError: they are no (whole) zstd data.
+            Damaged: they are no (whole) zstd data.
+            OpsError: the library has no memory left.
         """
         source, _kept = _in(data)
         while True:

@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["NOTHING_CHANGED", "CommandFailed", "InvalidInput", "LockHeld", "OpsError", "Refused", "Unhealthy"]
+__all__ = [
+    "NOTHING_CHANGED",
+    "CommandFailed",
+    "Damaged",
+    "InvalidInput",
+    "LockHeld",
+    "OpsError",
+    "Refused",
+    "Unhealthy",
+]
 
 NOTHING_CHANGED = "Nothing was changed."
 
@@ -63,6 +72,10 @@ class LockHeld(InvalidInput):
 
 class CommandFailed(OpsError):
     """A command ended with a non-zero exit code, could not be started, or ran out of time."""
+
+
+class Damaged(OpsError):
+    """Data are proved not to be what they were: whoever tries again finds the same."""
 
 
 class Unhealthy(OpsError):
