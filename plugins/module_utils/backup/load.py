@@ -158,7 +158,9 @@ class _Feeder:
         return self._sha.hexdigest()
 
     def _read(self, path: str, compression: str) -> Iterator[bytes]:
-        yield from decoded(path, compression, seen=self._sha.update)
+        for chunk in decoded(path, compression, seen=self._sha.update):
+            yield chunk
+            self.bytes += len(chunk)  # as the dump has them: not all of it goes to psql
 
     def step(self) -> bool:
         """Write what the pipe takes; whether it was anything."""
@@ -185,7 +187,6 @@ class _Feeder:
         try:
             taken = os.write(self._fd, self._waiting)
             self._waiting = self._waiting[taken:]
-            self.bytes += taken
         except BlockingIOError:
             return False
         except BrokenPipeError:  # its exit code and its words tell more
