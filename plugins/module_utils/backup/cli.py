@@ -262,7 +262,7 @@ class _Job:
     def fail(self, error: Exception, operation: str, err: TextIO, what: str) -> None:
         """Tell of a failure: the history, the metrics and the hook first, for the log may be what cannot be written."""
         explained = _explained(error)
-        warnings = [*self.record(error, operation), *self.call_hook(explained)]
+        warnings = [*self.record(error, operation), *self.call_hook(explained), *explained.facts.get("warnings", ())]
         _say(err, f"backup_db.sh: {what}: {self.redact.known(str(explained))}")
         if explained is not error:
             _say(err, self.redact.known("".join(traceback.format_exception(None, error, error.__traceback__)).rstrip()))
