@@ -18,6 +18,7 @@ SCRIPT = "/opt/titan/scripts/ops/backup_db.sh"
 SETTINGS = "/opt/titan/scripts/ops/backup_db.json"
 CRON = "/etc/cron.d/titan-backup"
 LOG = "/var/log/titan-backup.log"
+VERIFY, VERIFY_LOG = "/etc/cron.d/titan-backup-verify", "/var/log/titan-backup-verify.log"
 # The runbook's own line.
 LINE = "0 2 * * * root /opt/titan/scripts/ops/backup_db.sh > /var/log/titan-backup.log 2>&1"
 METRICS = "/var/lib/prometheus/node-exporter/titan_backup.prom"
@@ -48,7 +49,16 @@ def test_the_cron_file_has_the_runbooks_line_and_a_second_run_changes_nothing(dr
     )
     assert modes.splitlines() == ["root 644", "root 755", "root 600", "root 644"]
     assert changes(droplet.playbook("schedule_backups")) == 0
-    assert "titan-backup.log" in droplet.sh("logrotate --debug /etc/logrotate.d/titan-backup 2>&1")
+
+
+def test_the_logs_of_the_days_before_are_kept(droplet: Droplet) -> None:
+    state = "/root/logrotate.state"
+    try:
+        for word in ("first", "second"):
+            droplet.sh(f"echo {word} >{LOG}; logrotate --force --state {state} /etc/logrotate.d/titan-backup")
+        assert droplet.sh(f"cat {LOG}.1; zcat {LOG}.2.gz").split() == ["second", "first"]
+    finally:
+        droplet.sh(f"rm -f {LOG}* {state}")
 
 
 def test_the_runbooks_command_makes_a_backup_with_a_label(droplet: Droplet) -> None:
@@ -100,6 +110,22 @@ def test_a_rotation_waits_while_it_runs_and_then_names_it(droplet: Droplet, rota
     assert told["failed"] and "The host lock /opt/titan/state/deploy.lock is held by backup_db.sh" in told["msg"], told
     assert "for: back the database up; waited 1 seconds for it" in told["msg"]
     assert (droplet.containers(), droplet.sh("sha256sum /opt/titan/compose/.env.prod")) == before
+    assert_tidy(droplet)
+
+
+def test_the_drill_by_cron(droplet: Droplet) -> None:
+    """Its minute brought forward, all else as installed; without a time there is no file."""
+    droplet.sh(f"{SCRIPT} to_verify")
+    (name,) = [item for item in names(droplet) if item.endswith("Z_to_verify.sql")]
+    assert changes(droplet.playbook("schedule_backups", "-e", json.dumps({"backup_verify_schedule": "30 4 * * 0"}))) > 0
+    droplet.sh(f"sed -i 's/^30 4 \\* \\* 0 /* * * * * /' {VERIFY}")
+    droplet.sh(f"for i in $(seq 400); do [ -s {VERIFY_LOG} ] && exit 0; sleep 0.5; done; exit 1")
+    assert changes(droplet.playbook("schedule_backups")) > 0 and droplet.host.run(f"test -e {VERIFY}").rc != 0
+    droplet.sh("flock /opt/titan/state/deploy.lock true")
+    assert name in droplet.sh(f"cat {VERIFY_LOG}")
+    assert (last_line(droplet)["operation"], last_line(droplet)["result"]) == ("verify_backup", "ok")
+    assert json.loads(droplet.sh(f"cat {DIRECTORY}/{name}.manifest.json"))["verified"]
+    droplet.sh(f"rm {VERIFY_LOG}")
     assert_tidy(droplet)
 
 
