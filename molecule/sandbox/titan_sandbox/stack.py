@@ -26,6 +26,14 @@ PROJECT = "/opt/titan"
 COMPOSE = ("docker", "compose", "-f", "docker-compose.prod.yml")
 _DIRECTORIES = {"compose": 0o755, "backups": 0o755, "backups/db": 0o755, "scripts": 0o755, "scripts/ops": 0o755}
 _DIRECTORIES.update({"state": 0o700, "logs": 0o755})
+# What operations and the schedule leave outside of it.
+_ELSEWHERE = (
+    "/run/titan-ops",
+    "/etc/cron.d/titan-backup*",
+    "/etc/logrotate.d/titan-backup",
+    "/var/log/titan-backup*",
+    "/var/lib/prometheus/node-exporter/titan_*.prom",
+)
 # In the Droplet, out of the operator's way: which stack was laid out completely. Missing while that is being done.
 _MARKER = "/var/lib/titan-sandbox/stack"
 _PLACEHOLDER = re.compile(r"@(hex|token):(\d+):(\w+)@")
@@ -61,7 +69,10 @@ def pristine(marker: str) -> None:
     inside("rm", "-f", _MARKER)
     clear = (
         "set -eu; docker ps -aq | xargs -r docker rm -fv >/dev/null; docker volume ls -q | xargs -r docker volume rm -f"
-        f" >/dev/null; docker network prune -f >/dev/null; rm -rf {PROJECT}; mkdir -p {PROJECT} /var/lib/titan-sandbox"
+        " >/dev/null; docker network prune -f >/dev/null;"
+        # what tests that were killed have mounted there
+        f" awk '$2 ~ \"^{PROJECT}\" {{print $2}}' /proc/mounts | sort -r | xargs -r -n1 umount -l;"
+        f" rm -rf {PROJECT} {' '.join(_ELSEWHERE)}; mkdir -p {PROJECT} /var/lib/titan-sandbox"
     )
     inside("sh", "-c", clear, what="removing the old stack")
     inside("tar", "-x", "-C", PROJECT, stdin=_layout(), what="laying out /opt/titan")
