@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
 
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
@@ -23,34 +24,60 @@ from ansible_collections.titan.ops.plugins.module_utils.core.errors import Inval
 from ansible_collections.titan.ops.plugins.module_utils.core.runner import Runner
 from ansible_collections.titan.ops.plugins.modules import backup_engine
 
+Render = Callable[..., Any]
+Settings = Callable[..., dict[str, Any]]
 ROLE = Path(__file__).resolve().parents[2] / "roles/backup"
 
 
-def rendered(expression: Any, **inventory: Any) -> Any:
-    """What a template of the role gives with its defaults and an inventory."""
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    roles = yaml.safe_load((ROLE / "vars/main.yml").read_text())
-    known = {**defaults, **roles, "__backup_link": {"stat": {}}, **inventory}
-    templar = Templar(loader=DataLoader(), variables={name: _trusted(value) for name, value in known.items()})
-    return templar.template(_trusted(expression))
+# Templating is the work of a controller, and whoever has loaded its code is no module any more: a process of its own does
+# it. It reads what is known and an expression, a line each time, and writes what that gives.
+_TEMPLATING = """
+import json, sys
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # ansible-core before 2.19
+    trust_as_template = str
 
-
-def _trusted(value: Any) -> Any:
-    try:
-        from ansible.template import trust_as_template
-    except ImportError:  # ansible-core before 2.19
-        return value
+def trusted(value):
     if isinstance(value, str):
         return trust_as_template(value)
     if isinstance(value, dict):
-        return {name: _trusted(item) for name, item in value.items()}
-    return [_trusted(item) for item in value] if isinstance(value, list) else value
+        return {name: trusted(item) for name, item in value.items()}
+    return [trusted(item) for item in value] if isinstance(value, list) else value
+
+for line in sys.stdin:
+    known, expression = json.loads(line)
+    templar = Templar(loader=DataLoader(), variables={name: trusted(value) for name, value in known.items()})
+    print(json.dumps(templar.template(trusted(expression))), flush=True)
+"""
 
 
-def settings(**inventory: Any) -> dict[str, Any]:
-    """The settings that the role makes of an inventory."""
-    made: dict[str, Any] = json.loads(json.dumps(rendered("{{ __backup_config }}", **inventory)))
-    return made
+@pytest.fixture(scope="module")
+def controller() -> Iterator[Render]:
+    """Gives what a template of the role gives with its defaults and an inventory."""
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    roles = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    argv = [sys.executable, "-c", _TEMPLATING]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+
+        def rendered(expression: Any, **inventory: Any) -> Any:
+            assert process.stdin and process.stdout
+            known = {**defaults, **roles, "__backup_link": {"stat": {}}, **inventory}
+            process.stdin.write(json.dumps([known, expression]) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield rendered
+        process.stdin.close()
+
+
+@pytest.fixture
+def settings(controller: Render) -> Settings:
+    """Gives the settings that the role makes of an inventory."""
+    return lambda **inventory: controller("{{ __backup_config }}", **inventory)
 
 
 def install(src: Path, given: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
@@ -64,7 +91,7 @@ def install(src: Path, given: dict[str, Any], *, check_mode: bool = False) -> di
 
 
 @pytest.mark.parametrize("inventory", [{}, {"backup_compression": "zstd", "backup_level": 19, "backup_threads": 4}])
-def test_good_settings_are_installed(tmp_path: Path, inventory: dict[str, Any]) -> None:
+def test_good_settings_are_installed(settings: Settings, tmp_path: Path, inventory: dict[str, Any]) -> None:
     assert install(tmp_path, settings(**inventory))["changed"]
     assert (tmp_path / "lib/titan-ops.pyz").exists()
 
@@ -85,7 +112,7 @@ def test_good_settings_are_installed(tmp_path: Path, inventory: dict[str, Any]) 
     ],
 )
 def test_what_would_fail_every_night_is_refused_before_anything_is_written(
-    tmp_path: Path, inventory: dict[str, Any], said: str, check_mode: bool
+    settings: Settings, tmp_path: Path, inventory: dict[str, Any], said: str, check_mode: bool
 ) -> None:
     given = settings(**{"backup_offsite_password_file": "/nowhere/offsite.password", **inventory})
     with pytest.raises(InvalidInput) as refused:
@@ -95,30 +122,30 @@ def test_what_would_fail_every_night_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_drill_has_the_jobs_of_a_restore_and_they_are_checked(tmp_path: Path) -> None:
+def test_the_drill_has_the_jobs_of_a_restore_and_they_are_checked(settings: Settings, tmp_path: Path) -> None:
     assert int(settings(backup_jobs=4)["restore_jobs"]) == 4
     with pytest.raises(InvalidInput, match="restore_jobs must be from 1 to 64, not 0"):
         install(tmp_path, settings(backup_jobs=0))
 
 
-def test_cron_makes_the_drill_where_that_is_asked_for_and_no_longer_where_it_is_not() -> None:
+def test_cron_makes_the_drill_where_that_is_asked_for_and_no_longer_where_it_is_not(controller: Render) -> None:
     there, gone = (
         item
         for item in yaml.safe_load((ROLE / "tasks/schedule.yml").read_text())
         if "/etc/cron.d/titan-backup-verify" in str(item)
     )
-    line = rendered(there["ansible.builtin.copy"]["content"], backup_verify_schedule="0 5 * * 6").splitlines()[-1]
+    line = controller(there["ansible.builtin.copy"]["content"], backup_verify_schedule="0 5 * * 6").splitlines()[-1]
     assert line == (
         "0 5 * * 6 root /opt/titan/scripts/ops/backup_db.sh --verify > /var/log/titan-backup-verify.log 2>&1"
     )
     assert gone["ansible.builtin.file"]["state"] == "absent"
     for schedule, wanted in (("0 5 * * 6", [True, False]), ("", [False, True])):
-        found = [rendered(f"{{{{ {item['when']} }}}}", backup_verify_schedule=schedule) for item in (there, gone)]
+        found = [controller(f"{{{{ {item['when']} }}}}", backup_verify_schedule=schedule) for item in (there, gone)]
         assert [str(value) for value in found] == [str(value) for value in wanted]
     assert yaml.safe_load((ROLE / "defaults/main.yml").read_text())["backup_verify_schedule"] == ""
 
 
-def test_the_off_site_settings_are_checked_with_their_files(tmp_path: Path) -> None:
+def test_the_off_site_settings_are_checked_with_their_files(settings: Settings, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a secret's file is root's")
     secret = tmp_path / "password"
@@ -135,14 +162,16 @@ def test_the_off_site_settings_are_checked_with_their_files(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("form", "jobs"), [("plain", 1), ("custom", 1), ("directory", 4)])
-def test_the_jobs_of_a_restore_do_not_spoil_backups_of_other_formats(tmp_path: Path, form: str, jobs: int) -> None:
+def test_the_jobs_of_a_restore_do_not_spoil_backups_of_other_formats(
+    settings: Settings, controller: Render, tmp_path: Path, form: str, jobs: int
+) -> None:
     """One variable is for both; a backup by several jobs is one into a directory."""
     inventory = {"backup_jobs": 4, "backup_format": form}
     given = settings(**inventory)
     assert int(given["jobs"]) == jobs
     assert install(tmp_path, given)["changed"]
     [task, *_rest] = yaml.safe_load((ROLE / "tasks/backup.yml").read_text())
-    assert int(rendered(task["titan.ops.db_backup"]["jobs"], **inventory)) == jobs
+    assert int(controller(task["titan.ops.db_backup"]["jobs"], **inventory)) == jobs
 
 
 def test_the_schedule_checks_first_what_it_writes_then() -> None:
