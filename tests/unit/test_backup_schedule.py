@@ -29,8 +29,8 @@ Settings = Callable[..., dict[str, Any]]
 ROLE = Path(__file__).resolve().parents[2] / "roles/backup"
 
 
-# Templating is the work of a controller, and whoever has loaded its code is no module any more: a process of its own does
-# it. It reads what is known and an expression, a line each time, and writes what that gives.
+# Templating is the work of a controller, and whoever has loaded its code is no module any more: a process of its own
+# does it, which reads what is known and an expression, a line each time, and writes what that gives.
 _TEMPLATING = """
 import json, sys
 from ansible.parsing.dataloader import DataLoader
