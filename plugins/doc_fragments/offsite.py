@@ -49,6 +49,8 @@ options:
   hostname:
     description:
       - Whose backups they are, by default the managed host's name. Several hosts may share a repository.
+      - One that is given is never exchanged for another. By default the backups of another host are brought back when
+        there are none of this one, as after a disaster.
     type: str
   database:
     description: The database whose backups they are.

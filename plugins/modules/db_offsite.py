@@ -43,7 +43,8 @@ options:
     default: false
   name:
     description:
-      - With O(action=fetch), the name of the backup, the beginning of its snapshot's id, or V(latest).
+      - With O(action=fetch), the name of the backup, the beginning of its snapshot's id (at least 8 characters), or
+        V(latest). A name that different backups bear is refused, and their ids are told.
     type: str
     default: latest
   keep_daily:

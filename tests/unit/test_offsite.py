@@ -58,7 +58,7 @@ class Host:
         self.says("snapshots", "print('[]')")
         self.params: dict[str, Any] = {name: item.get("default") for name, item in action_spec().items()}
         self.params.update(repository="sftp:me@there:/titan", password_file=self.secret("password", "hunter22hunter22"))
-        self.params.update(hostname="droplet")
+        monkeypatch.setattr("socket.gethostname", lambda: "droplet")
 
     def secret(self, name: str, text: str, mode: int = 0o600) -> str:
         path = self.home / name
@@ -380,7 +380,99 @@ def test_another_host_having_a_backup_of_this_name_does_not_count(host: Host) ->
         assert told["copied"] == missing, hostname
 
 
+def listed(
+    backup_name: str, sha256: str, *, host: str = "droplet", ident: str = "ab12cd34", day: int = 6
+) -> dict[str, Any]:
+    """A snapshot of ours, as restic lists it."""
+    tags = ["titan.ops", "database=titan_brain", f"backup={backup_name}", f"sha256={sha256}"]
+    return {"id": ident, "hostname": host, "time": f"2026-02-{day:02}T02:00:00Z", "tags": tags}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_damaged_backup_of_which_the_repository_has_a_good_copy_can_be_got_back(host: Host, there: bool) -> None:
+    path = backup(host.backups, "titan_brain_2026-02-06.sql")
+    sha = json.loads(path.with_name(f"{path.name}.manifest.json").read_text())["sha256"]
+    path.write_bytes(b"dum")
+    found = listed(path.name, sha if there else "0" * 64)
+    host.says("snapshots", f"print(json.dumps([{found!r}]))")
+    (warning,) = host.copy()["warnings"]
+    assert f"{path.name} is damaged" in warning and "it has 3 bytes" in warning
+    assert ("The repository has a good copy" in warning) == there
+    assert (f"state=absent name={path.name}" in warning) == there
+    assert (f"fetch_backup.yml -e backup={path.name}" in warning) == there
+    assert ("stays out of the repository" in warning) != there
+
+
+@pytest.mark.parametrize(("made", "good", "changed"), [(False, 0, False), (False, 1, True), (True, 0, True)])
+def test_a_copy_that_fails_says_what_it_has_changed(host: Host, made: bool, good: int, changed: bool) -> None:
+    rotten = backup(host.backups, "titan_brain_2026-02-06.sql")
+    rotten.write_bytes(b"dumq")
+    for _number in range(good):
+        name = backup(host.backups, "titan_brain_2026-02-05.sql", started="2026-02-05T02:00:00Z").name
+        host.says("backup", SUMMARY.format(whole(host, name)))
+    if made:
+        host.says("cat", "print('Fatal: unable to open config file: Lstat: file does not exist'); sys.exit(1)")
+    with pytest.raises(OpsError, match="the file is damaged") as failed:
+        offsite.copy(host.options(), host.restic(), init=made, check_mode=False)
+    assert bool(host.asked("init")) == made and len(failed.value.facts["copied"]) == good
+    assert failed.value.facts.get("changed", False) == changed
+    assert "as they were" in str(failed.value) and "whole" not in str(failed.value)
+
+
 # Bringing back
+
+
+def test_no_name_at_all_is_not_taken_for_the_newest(host: Host) -> None:
+    host.says("snapshots", f"print(json.dumps([{listed('titan_brain_2026-02-06.sql', '0')!r}]))")
+    for name in ("", " "):
+        with pytest.raises(InvalidInput, match="No backup was named") as refused:
+            fetch(host.options(), host.restic(), name=name)
+        assert "latest" in str(refused.value)
+    assert fetch(host.options(), host.restic(), name="latest", check_mode=True)["changed"]
+
+
+def test_a_hostname_that_was_given_is_never_exchanged_for_another(host: Host) -> None:
+    """By default it is: after a disaster the host may bear another name."""
+    name = "titan_brain_2026-02-06.sql"
+    found = [listed(name, "0", host=other, ident=f"{other}-abcdef") for other in ("one", "two")]
+    host.says("snapshots", f"print(json.dumps({found!r}))")
+    for wanted in ("latest", name):
+        with pytest.raises(InvalidInput, match="no backup of titan_brain of the host newhost") as refused:
+            fetch(host.options(hostname="newhost"), host.restic(), name=wanted, check_mode=True)
+        assert "one, two" in str(refused.value)
+        assert fetch(host.options(hostname="two"), host.restic(), name=wanted, check_mode=True)["hostname"] == "two"
+    # An id says whose it is.
+    told = fetch(host.options(hostname="newhost"), host.restic(), name="one-abcd", check_mode=True)
+    assert told["hostname"] == "one"
+    with pytest.raises(
+        InvalidInput, match=r"There is no backup 'titan_brain_2026-02-07\.sql' of titan_brain of the host two"
+    ):
+        fetch(host.options(hostname="two"), host.restic(), name="titan_brain_2026-02-07.sql", check_mode=True)
+    host.says("snapshots", f"print(json.dumps({found[:1]!r}))")
+    for default in (None, ""):
+        told = fetch(host.options(hostname=default), host.restic(), check_mode=True)
+        assert told["hostname"] == "one"
+
+
+def test_a_name_that_several_different_backups_bear_is_not_enough(host: Host) -> None:
+    name = "titan_brain_2026-02-06.sql"
+
+    def look(*found: dict[str, Any], wanted: str = name) -> str:
+        host.says("snapshots", f"print(json.dumps({list(found)!r}))")
+        return str(fetch(host.options(), host.restic(), name=wanted, check_mode=True)["snapshot"])
+
+    old, new = listed(name, "0", ident="11112222aa", day=6), listed(name, "1", ident="33334444bb", day=7)
+    for host_of in ("droplet", "old-droplet"):
+        both = [dict(item, hostname=host_of) for item in (old, new)]
+        with pytest.raises(InvalidInput, match="different backups") as refused:
+            look(*both)
+        for part in ("11112222", "33334444", "2026-02-06T02:00:00Z", "2026-02-07T02:00:00Z", host_of):
+            assert part in str(refused.value)
+        assert look(*both, wanted="11112222") == "11112222aa" and look(*both, wanted="33334444") == "33334444bb"
+        assert look(*both, wanted="latest") == "33334444bb"
+    # This host's own goes before another's, and the same one twice is one.
+    assert look(old, dict(new, hostname="another")) == "11112222aa"
+    assert look(old, listed(name, "0", ident="33334444bb", day=7)) == "33334444bb"
 
 
 def test_names_that_are_paths_are_refused(host: Host) -> None:

@@ -71,32 +71,71 @@ def drop_staging(options: OffsiteOptions) -> None:
 
 
 def _find(options: OffsiteOptions, restic: Restic, name: str) -> Snapshot:
+    if not name.strip():
+        # The newest is taken for whoever asks for it, not for a variable that is empty.
+        raise InvalidInput("No backup was named", hint=f"Say its name, or {LATEST} for the newest.")
     if not restic.exists():
         raise InvalidInput(f"There is no repository at {options.repository.address}", facts={"cause": "absent"})
     every = of_database(restic.snapshots(options.timeout), options.database)
-    # This host's own come first; after a disaster the host may be a new one of another name.
-    every.sort(key=lambda item: item.host != options.hostname)
-    if name == LATEST:
-        matching: Sequence[Snapshot] = every
+    matching = every if name == LATEST else [item for item in every if item.tags["backup"] == name]
+    if not matching and len(name) >= 8:
+        # An id says whose it is, whatever hostname says.
+        chosen = _only([item for item in every if item.id.startswith(name)], name)
     else:
-        matching = [item for item in every if item.tags["backup"] == name]
-        if not matching and len(name) >= 8:
-            matching = [item for item in every if item.id.startswith(name)]
-    own = [item for item in matching if item.host == options.hostname]
-    if not own and len({item.host for item in matching}) > 1:
-        hosts = ", ".join(sorted({item.host for item in matching}))
-        raise InvalidInput(f"Several hosts have it in the repository: {hosts}", hint="Say whose with hostname.")
-    if not matching:
-        known = ", ".join(item.tags["backup"] for item in every[:5]) or "none"
-        raise InvalidInput(
-            f"There is no backup {name!r} of {options.database} in {options.repository.address}",
-            hint=f"The newest there: {known}.",
-        )
-    chosen = (own or matching)[0]
+        chosen = _of_host(options, matching, name)
+    if chosen is None:
+        raise _unknown(options, every, name)
     entry = chosen.tags["backup"]
     if not is_backup(entry) or os.path.basename(entry) != entry:
         raise InvalidInput(f"The snapshot {chosen.id[:8]} has a backup of an impossible name")
     return chosen
+
+
+def _of_host(options: OffsiteOptions, matching: Sequence[Snapshot], name: str) -> Snapshot | None:
+    """This host's own goes first; after a disaster the host may be a new one of another name.
+
+    Raises:
+        InvalidInput: it cannot be told which one is meant.
+    """
+    own = [item for item in matching if item.host == options.hostname]
+    hosts = ", ".join(sorted({item.host for item in matching}))
+    if not own and options.hostname_given:
+        return None
+    if not own and len({item.host for item in matching}) > 1:
+        raise InvalidInput(f"Several hosts have it in the repository: {hosts}", hint="Say whose with hostname.")
+    return _only(own or matching, name)
+
+
+def _only(matching: Sequence[Snapshot], name: str) -> Snapshot | None:
+    """The newest of those that are the same backup.
+
+    Raises:
+        InvalidInput: they are not the same one.
+    """
+    if name != LATEST and len({item.tags["sha256"] for item in matching}) > 1:
+        known = "; ".join(f"{item.id[:8]} of {item.host}, made at {item.time}" for item in matching)
+        raise InvalidInput(
+            f"{name} is the name of different backups in the repository: {known}",
+            hint="Name one by its snapshot's id, which those are.",
+        )
+    return matching[0] if matching else None
+
+
+def _unknown(options: OffsiteOptions, every: Sequence[Snapshot], name: str) -> InvalidInput:
+    where, whose = options.repository.address, ""
+    if options.hostname_given:
+        hosts = ", ".join(sorted({item.host for item in every})) or "none"
+        whose = f" of the host {options.hostname}"
+        every = [item for item in every if item.host == options.hostname]
+        if not every:
+            return InvalidInput(
+                f"There is no backup of {options.database}{whose} in {where}",
+                hint=f"Say whose with hostname; these hosts have some: {hosts}.",
+            )
+    known = ", ".join(item.tags["backup"] for item in every[:5]) or "none"
+    return InvalidInput(
+        f"There is no backup {name!r} of {options.database}{whose} in {where}", hint=f"The newest there: {known}."
+    )
 
 
 def _is_there(path: str, found: Snapshot) -> bool:

@@ -97,6 +97,8 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
             left = [name for name in names if name not in copied]
             failed.state = _state(options, left, copied)
             failed.facts.update(copied=copied, missing=left, warnings=warnings)
+            if copied or not seen.there:
+                failed.facts["changed"] = True
             raise failed
     present = len(seen.mine) + len(names if check_mode else copied)
     return {
@@ -203,10 +205,21 @@ def _look(options: OffsiteOptions, restic: Restic) -> _Look:
         tuple(mine),
         tuple(item for item in candidates if reasons[item.name]),
         tuple(
-            f"The backup {item.name} is damaged and stays out of the repository: {item.trouble}"
+            _damaged(item, item.manifest is not None and (item.name, item.manifest.sha256) in have)
             for item in here
             if item.state == catalog.DAMAGED
         ),
+    )
+
+
+def _damaged(item: Backup, is_there: bool) -> str:
+    """A warning: a damaged backup never goes there, but a good copy may have gone before."""
+    if not is_there:
+        return f"The backup {item.name} is damaged and stays out of the repository: {item.trouble}"
+    return (
+        f"The backup {item.name} is damaged: {item.trouble}. The repository has a good copy of it. To get that back, "
+        f"remove this one (titan.ops.db_backup with state=absent name={item.name}), then: "
+        f"fetch_backup.yml -e backup={item.name}"
     )
 
 
@@ -286,7 +299,7 @@ def _state(options: OffsiteOptions, missing: Sequence[str], copied: Sequence[str
     """How things are after a copy that failed."""
     done = f"{len(copied)} were copied. " if copied else ""
     lacks = f"the repository lacks {len(missing)} of them" if missing else "the repository lacks none of them"
-    return f"{done}The backups in {options.directory} are whole and as they were; {lacks}"
+    return f"{done}The backups in {options.directory} are as they were; {lacks}"
 
 
 def _dotted(text: str | None) -> str:

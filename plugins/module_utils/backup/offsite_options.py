@@ -69,7 +69,10 @@ def action_spec() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OffsiteOptions:
-    """What goes where; times in seconds; described in the documentation fragment and the module."""
+    """What goes where; times in seconds; described in the documentation fragment and the module.
+
+    ``hostname_given``: somebody has said whose backups they are; it is not just this host's name.
+    """
 
     repository: Repository
     hostname: str
@@ -79,6 +82,7 @@ class OffsiteOptions:
     keep: Policy = field(default_factory=Policy)
     prune: bool = False
     read_data_subset: str = ""
+    hostname_given: bool = False
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], project_src: str, redact: Redactor) -> OffsiteOptions:
@@ -127,6 +131,7 @@ class OffsiteOptions:
             keep=keep,
             prune=bool(params.get("prune")),
             read_data_subset=subset,
+            hostname_given=bool(params.get("hostname")),
         )
 
 
