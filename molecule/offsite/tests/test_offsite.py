@@ -140,8 +140,11 @@ def test_a_restore_takes_one_straight_from_there(droplet: Droplet) -> None:
     asked = ("-e", "backup=offsite:latest")
     assert changes(droplet.playbook("restore", "--check", *asked, "-e", "confirm=titan_brain")) == 1
     assert name not in backups(droplet)
+    refused = droplet.playbook("restore", *asked, "-e", "confirm=another")
+    assert refused.returncode != 0 and "confirm names another" in words(refused) and name not in backups(droplet)
     shown = droplet.playbook("restore", *asked)
     assert shown.returncode != 0 and "run it again with -e confirm=titan_brain" in words(shown)
+    assert "The backup was brought, and the database was not changed" in words(shown)
     assert name in backups(droplet) and droplet.sh(ident) == before
     done = droplet.playbook("restore", *asked, "-e", "confirm=titan_brain")
     assert done.returncode == 0 and f"titan_brain was restored from {DIRECTORY}/{name}" in words(done), words(done)
