@@ -145,7 +145,7 @@ undo:
   returned: success
   type: bool
 what:
-  description: What takes the database's place, in words.
+  description: What takes the database's place, the name of the backup or, for an undo, of the kept database.
   returned: success
   type: str
   sample: titan_brain_2026-02-06.sql
@@ -175,6 +175,7 @@ differences:
   description:
     - The tables in which the backup has another number of rows than the database that it replaces (after a restore,
       than the kept one, as it was at the swap). What a table has more there has been written since the backup.
+    - Null stands for a table that is not there at all.
   returned: success
   type: dict
   sample: {public.brain_decisions: {backup: 1000, today: 1234}}

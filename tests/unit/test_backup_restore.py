@@ -245,6 +245,23 @@ def test_what_a_dump_does_not_hold_is_carried_over(site: Site) -> None:
         )
 
 
+def test_the_history_and_the_comment_of_an_undo_name_the_database_that_it_takes_back(site: Site) -> None:
+    path = make(site)
+    first = site.restore(path.name)
+    assert first["about"] == {"backup": path.name, "kept": first["kept"]}
+    back = site.restore(undo=True)
+    assert (back["what"], back["about"]) == (first["kept"], {"taken_back": first["kept"], "kept": back["kept"]})
+    comment = site.server.sql(
+        f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{back['kept']}'"
+    )
+    ident = back["kept"].rpartition("_")[2]
+    assert comment.startswith(
+        f"titan.ops: titan_brain as it was before restore {ident} of {first['kept']} (an undo); dropped after 2"
+    )
+    again = site.restore(undo=True)  # which finds that one by its comment
+    assert again["what"] == back["kept"]
+
+
 def test_without_confirm_and_in_check_mode_nothing_changes_and_the_plan_is_the_runs(site: Site) -> None:
     path = make(site)
     more(site)
@@ -470,6 +487,23 @@ def test_a_table_that_was_empty_then_is_no_missing_one(site: Site, tmp_path: Pat
         site.restore(undo=True)
     finally:
         site.server.sql("DROP TABLE young", database="titan_brain")
+
+
+def test_a_table_that_is_not_there_at_all_is_told_apart_from_an_empty_one(site: Site, tmp_path: Path) -> None:
+    older, path = make(site), tmp_path / "by hand.sql"
+    site.server.sql("CREATE TABLE young (id int)", "INSERT INTO young VALUES (1)", database="titan_brain")
+    try:
+        newer = make(site, label="newer")
+        looked = site.restore(older.name, confirm=None)
+        assert looked["differences"] == {"public.young": {"backup": None, "today": 1}}
+        # of such a file nobody knows whether it makes the table
+        path.write_bytes(dumped(site, "--exclude-table-data=young"))
+        looked = site.restore(str(path), confirm=None)
+        assert looked["differences"] == {"public.young": {"backup": 0, "today": 1}}
+    finally:
+        site.server.sql("DROP TABLE young", database="titan_brain")
+    looked = site.restore(newer.name, confirm=None)
+    assert looked["differences"] == {"public.young": {"backup": 1, "today": None}}
 
 
 def test_of_inserts_no_number_is_claimed(site: Site, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_without_confirm_and_in_check_mode_nothing_changes(droplet: Droplet) -> 
     done = droplet.playbook("restore", "-e", f"backup={name}")
     said = words(done)
     assert done.returncode != 0 and "Nothing was changed: this replaces the database titan_brain" in said, said
-    assert "would be restored from" in said and re.search(r"public\.alerts +\d+ here, +\d+ today", said)
+    assert "would be restored from" in said and re.search(r"public\.alerts +\d+ in the backup, +\d+ today", said)
     done = droplet.playbook("restore", "--check", "--diff", "-e", f"backup={name}", *CONFIRM)
     assert changes(done) == 1
     assert re.search(rf"^\+titan_brain: \d+ rows of \d+ tables, from {name}$", done.stdout, re.MULTILINE)

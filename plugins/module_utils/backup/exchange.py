@@ -47,7 +47,8 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
     options, database = planned.options, planned.database
     own = own_comment(str(planned.today.properties.get("comment") or "")) if planned.today else ""
     back = planned.back
-    mark = kept_mark(database, planned.ident, planned.what, planned.until, own)
+    what = f"{planned.what} (an undo)" if options.undo else planned.what
+    mark = kept_mark(database, planned.ident, what, planned.until, own)
     return {
         "utc": stack.clock.utc(),
         "began": stack.began,
@@ -77,6 +78,20 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
         "health_timeout": options.health_timeout,
         "stop_timeout": options.stop_timeout,
     }
+
+
+# What is shown while a step is under way; the journal and the results have the steps' own names.
+_SHOWN = {
+    "create the new database": "creating the new database",
+    "load": "restoring",
+    "compare": "comparing the rows of every table",
+    "analyse": "analysing the new database",
+    "stop the writers": "stopping the writers",
+    "swap the names": "swapping the names",
+    "start the writers": "starting the writers",
+    "prove": "waiting until all is well",
+    "undo": "putting everything back",
+}
 
 
 class Exchange:
@@ -255,7 +270,7 @@ class Exchange:
 
     def _begun(self, name: str) -> None:
         self.steps.append(name)
-        self._effects.progress.phase(name)
+        self._effects.progress.phase(_SHOWN.get(name, name))
 
     def _await_docker(self) -> None:
         clock, engine = self._stack.clock, self._stack.engine

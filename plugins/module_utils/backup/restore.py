@@ -171,7 +171,7 @@ def _told(planned: RestorePlan) -> dict[str, Any]:
             if planned.today
             else None
         ),
-        "differences": planned.differences(rows),
+        "differences": planned.differences(),
         "writers": list(planned.writers),
         "kept": planned.kept,
         "kept_until": utc(planned.until) if planned.kept else None,
@@ -241,7 +241,7 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         "dropped": list(planned.expired),
         "tidied": [*planned.left, *tidied],
         "warnings": [*warnings, *exchange.warnings],
-        "about": {"backup": planned.what, "kept": planned.kept},
+        "about": {"backup" if planned.source else "taken_back": planned.what, "kept": planned.kept},
         "samples": _samples(planned, ended, clock.monotonic() - began),
     }
 

@@ -95,16 +95,20 @@ class RestorePlan:
 
     @property
     def what(self) -> str:
-        """What takes the database's place, in words."""
-        return self.source.backup.name if self.source else f"the undo, with {self.incoming}"
+        """What takes the database's place: a backup, or for an undo the old database."""
+        return self.source.backup.name if self.source else self.incoming
 
     @property
     def rows(self) -> Mapping[str, int] | None:
         """The rows of what comes, by table, as far as they are known."""
         return self.source.rows if self.source else self.back_rows
 
-    def differences(self, rows: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
+    def differences(self) -> dict[str, dict[str, int | None]]:
         """The tables that have another number of rows than today's."""
+        rows = self.rows
+        if rows is not None and self.source and self.source.foreign:
+            # such a file tells only which tables it has rows of, not which it makes
+            rows = {**dict.fromkeys(self.today_rows or (), 0), **rows}
         return differences(rows, self.today_rows)
 
     def steps(self) -> list[str]:
@@ -123,12 +127,12 @@ class RestorePlan:
         return {"before": before, "after": after}
 
 
-def differences(rows: Mapping[str, int] | None, others: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
-    """The tables that have another number of rows here than there; none where one of both is not known."""
+def differences(rows: Mapping[str, int] | None, others: Mapping[str, int] | None) -> dict[str, dict[str, int | None]]:
+    """The tables with another number of rows here than there (None: no such table); none where one is not known."""
     if rows is None or others is None:
         return {}
     return {
-        name: {"backup": rows.get(name, 0), "today": others.get(name, 0)}
+        name: {"backup": rows.get(name), "today": others.get(name)}
         for name in sorted(set(rows) | set(others))
         if rows.get(name, 0) != others.get(name, 0)
     }

@@ -79,7 +79,7 @@ class Kept:
     Attributes:
         name: its name now.
         id: of the restore that it stood aside for.
-        what: the backup that took its place.
+        what: the backup that took its place, or, with "(an undo)" after it, the old database.
         until: when it may be dropped, seconds since the epoch.
         comment: its own.
     """
