@@ -227,6 +227,7 @@ def _locked(
             holder=_holder(context.params["operator"]),
             timeout=options.lock_timeout,
             clock=context.clock,
+            waiting=lambda held: context.progress.phase(f"waiting for the lock, held by {held}"),
         ) as lock,
     ):
         # Should we be killed, a command of ours that still changes something goes on holding the lock.

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,18 @@ def test_the_next_caller_is_told_who_holds_it_since_when_and_for_what(tmp_path: 
     assert sum(clock.sleeps) == pytest.approx(7)
     with locked(path):
         assert "pytest" in lock_holder(str(path))
+
+
+def test_whoever_waits_is_told_meanwhile_who_holds_it_once_for_each_holder(tmp_path: Path) -> None:
+    path = tmp_path / "deploy.lock"
+    told: list[str] = []
+    more: dict[str, Any] = {"reason": "a test", "holder": "pytest", "clock": FakeClock(), "waiting": told.append}
+    with other_process(path) as process, pytest.raises(LockHeld), host_lock(str(path), timeout=7, **more):
+        pass
+    [holder] = told
+    assert holder.startswith(f"cron (process {process.pid}) since 2") and holder.endswith("for: back up the database")
+    with host_lock(str(path), timeout=7, **more):
+        assert told == [holder], "nobody had to be waited for"
 
 
 def test_whoever_waits_gets_it_as_soon_as_it_is_free(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from typing import Callable
 
 from .clock import Clock, wait_for
 from .errors import InvalidInput, LockHeld
@@ -21,7 +22,15 @@ __all__ = ["held_by", "host_lock", "lock_holder"]
 
 
 @contextlib.contextmanager
-def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clock) -> Iterator[int]:
+def host_lock(
+    path: str,
+    *,
+    reason: str,
+    holder: str,
+    timeout: float,
+    clock: Clock,
+    waiting: Callable[[str], None] = lambda _holder: None,
+) -> Iterator[int]:
     """Hold the host's lock while the body runs.
 
     It is a ``flock`` (as Titan's own deployments take on the same file), so the kernel drops it when the process
@@ -33,6 +42,7 @@ def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clo
         holder: who, e.g. "ansible, user deploy".
         timeout: seconds to wait for another holder to finish.
         clock: the source of time.
+        waiting: told who holds it, in words, when this must wait, and again when that is another one.
 
     Yields:
         The lock's file descriptor; a child process that inherits it goes on holding the lock.
@@ -55,7 +65,7 @@ def host_lock(path: str, *, reason: str, holder: str, timeout: float, clock: Clo
             f"The lock file {path} cannot be opened: {exc.strerror or exc}", hint="Run as root (become: true)."
         ) from exc
     try:
-        if wait_for(lambda: _try_lock(fd), timeout=timeout, clock=clock, interval=0.1) is None:
+        if wait_for(_told_meanwhile(fd, path, waiting), timeout=timeout, clock=clock, interval=0.1) is None:
             raise LockHeld(
                 f"The host lock {path} is held by {lock_holder(path)}; waited {timeout:g} seconds for it",
                 hint="Run again when that operation has ended, or wait longer with lock_timeout.",
@@ -104,6 +114,23 @@ def lock_holder(path: str) -> str:
         f"{record.get('holder', 'unknown')} (process {record.get('pid', '?')}) "
         f"since {record.get('since', '?')} for: {record.get('reason', '?')}"
     )
+
+
+def _told_meanwhile(fd: int, path: str, waiting: Callable[[str], None]) -> Callable[[], bool | None]:
+    """Tries to take the lock, and says who holds it as often as that is somebody new."""
+    told = ""
+
+    def attempt() -> bool | None:
+        nonlocal told
+        if _try_lock(fd):
+            return True
+        now = lock_holder(path)
+        if now != told:
+            told = now
+            waiting(now)
+        return None
+
+    return attempt
 
 
 def _try_lock(fd: int) -> bool | None:
