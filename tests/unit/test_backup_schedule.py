@@ -27,6 +27,13 @@ from ansible_collections.titan.ops.plugins.modules import backup_engine
 Render = Callable[..., Any]
 Settings = Callable[..., dict[str, Any]]
 ROLE = Path(__file__).resolve().parents[2] / "roles/backup"
+# What may be said for one run, by playbook: the short name, and the role's variable.
+SHORT = {
+    "backup": {"label": "backup_label"},
+    "restore": {"backup": "backup_name", "confirm": "backup_confirm", "kept": "backup_kept"},
+    "verify_backup": {"backup": "backup_name"},
+    "fetch_backup": {"backup": "backup_name"},
+}
 
 
 # Templating is the work of a controller, and whoever has loaded its code is no module any more: a process of its own
@@ -180,3 +187,39 @@ def test_the_schedule_checks_first_what_it_writes_then() -> None:
     assert writing[0]["titan.ops.backup_engine"]["settings"] == "{{ __backup_config }}"
     [written] = [item for item in tasks if item["name"] == "Write the settings"]
     assert "__backup_config" in written["ansible.builtin.copy"]["content"]
+
+
+@pytest.mark.parametrize("said", [{}, {"backup_format": "custom", "backup_compression": "gzip", "backup_jobs": 2}])
+def test_a_short_name_wins_over_an_inventory_and_nothing_is_ignored(said: dict[str, Any]) -> None:
+    """What a run is told with -e format=directory, not what every run is."""
+    asked = {"format": "directory", "compression": "zstd", "jobs": "4"}
+    for entry, names in (("backup", asked), ("restore", ["jobs"]), ("verify", ["jobs"])):
+        [task] = (
+            found
+            for item in yaml.safe_load((ROLE / f"tasks/{entry}.yml").read_text())
+            for name, found in item.items()
+            if name in ("titan.ops.db_backup", "titan.ops.db_restore", "titan.ops.db_verify")
+        )
+        for name in names:
+            assert str(rendered(task[name], **said, **asked)) == asked[name], (entry, name)
+            assert str(rendered(task[name], **said)) != asked[name], (entry, name)
+    made = settings(**said, **asked)
+    assert (made["format"], made["compression"], made["jobs"], made["restore_jobs"]) == ("directory", "zstd", 4, 4)
+
+
+def test_every_short_name_of_a_playbook_reaches_its_role() -> None:
+    plays = {name: yaml.safe_load((ROLE.parents[1] / f"playbooks/{name}.yml").read_text())[0] for name in SHORT}
+    for name, pairs in SHORT.items():
+        given = plays[name]["tasks"][-1]["vars"]
+        for short, variable in pairs.items():
+            assert rendered(given[variable], **{short: "x.sql"}) == "x.sql", (name, short)
+
+
+@pytest.mark.parametrize("name", ["verify_backup", "fetch_backup"])
+def test_a_backup_that_is_named_in_a_way_that_is_not_heeded_is_refused(name: str) -> None:
+    """Or the newest one would be taken instead."""
+    play = yaml.safe_load((ROLE.parents[1] / f"playbooks/{name}.yml").read_text())[0]
+    refusal = play["tasks"][0]["ansible.builtin.assert"]
+    for said, fine in (({}, "True"), ({"name": "old.sql"}, "False")):
+        assert str(rendered(f"{{{{ {refusal['that']} }}}}", **said)) == fine
+        assert f"backup={said.get('name', '')}?" in rendered(refusal["fail_msg"], **said)  # it is always rendered
