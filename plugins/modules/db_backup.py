@@ -190,7 +190,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.options import Ba
 from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import Mistaken
 from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 
 
@@ -198,7 +198,7 @@ def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params, stack = context.params, context.options()
     if (params["state"] == "absent") != (params["name"] is not None):
-        raise InvalidInput("name says which backup to remove: it goes with state: absent, and only with it")
+        raise Mistaken("name says which backup to remove: it goes with state: absent, and only with it")
     if params["state"] == "absent":
         directory = directory_of(stack.project_src, params["directory"])
         return remove_backup(directory, params["name"], check_mode=context.check_mode)

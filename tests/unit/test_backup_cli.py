@@ -234,6 +234,22 @@ def test_a_bad_label_is_refused(host: Host, label: str, said: str) -> None:
     assert code == 1 and said in err and host.place.names() == []
 
 
+def test_a_slip_of_who_types_is_in_the_history_and_pages_nobody(host: Host) -> None:
+    assert host.run()[0] == 0 and host.run("--verify")[0] == 0
+    before = {path.name: path.read_text() for path in host.metrics.iterdir()}
+    for argv, operation in ((("a b",), "backup"), (("--verify", "nope.sql"), "verify_backup")):
+        assert host.run(*argv)[0] == 1
+        assert (host.last()["operation"], host.last()["result"]) == (operation, "failed")
+    assert {path.name: path.read_text() for path in host.metrics.iterdir()} == before
+    # settings that are wrong, and a drill that finds nothing, are nobody's slip
+    host.configure(keep_daily=-1)
+    assert host.run()[0] == 1
+    assert host.metric('titan_operation_last_success{operation="backup"}') == 0
+    host.configure(directory="elsewhere")
+    assert host.run("--verify")[0] == 1 and "There is no good backup" in host.last()["error"]
+    assert host.metric('titan_operation_last_success{operation="verify_backup"}', "verify_backup") == 0
+
+
 def test_settings_that_cannot_be_read_are_a_failure(host: Host) -> None:
     host.config.write_text("{")
     code, _out, err = host.run()

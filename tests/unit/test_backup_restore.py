@@ -34,7 +34,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effe
 from ansible_collections.titan.ops.plugins.module_utils.compose.project import Project, StackOptions
 from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Stack
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.fakes import FakeCli, container
@@ -288,8 +288,9 @@ def test_without_confirm_and_in_check_mode_nothing_changes_and_the_plan_is_the_r
     ],
 )
 def test_bad_input_is_refused(site: Site, changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(InvalidInput, match=match):
+    with pytest.raises(InvalidInput, match=match) as caught:
         site.restore("x.sql", **changes)
+    assert isinstance(caught.value, Mistaken) is ("writers" not in changes)
     assert site.databases() == DATABASES and site.brain() == []
 
 

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.backup.source import Source, find_source
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner, without_carriage_returns
 from ansible_collections.titan.ops.plugins.module_utils.backup.zstd import Compressor
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, Refused
 
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\n\\restrict abcDEF123\n\nSET standard_conforming_strings = on;\n"
 TAIL = b"\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict abcDEF123\n"
@@ -267,11 +267,11 @@ def test_a_name_that_is_not_there_tells_which_are(tmp_path: Path) -> None:
         ("/nope", "There is no backup /nope"),
         ("", "must name"),
     ):
-        with pytest.raises(InvalidInput, match=match) as caught:
+        with pytest.raises(Mistaken, match=match) as caught:
             find_source(str(tmp_path), asked, cancelled=lambda: False)
         assert "a.sql" in str(caught.value)
     for asked in ("../a.sql", ".a.sql.partial", "b/a.sql"):
-        with pytest.raises(InvalidInput, match="must be a name in"):
+        with pytest.raises(Mistaken, match="must be a name in"):
             find_source(str(tmp_path), asked, cancelled=lambda: False)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InvalidInput, match="neither a file nor a directory"):

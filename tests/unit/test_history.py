@@ -22,7 +22,13 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.core import history as history_module
 from ansible_collections.titan.ops.plugins.module_utils.core import metrics
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
+    InvalidInput,
+    LockHeld,
+    Mistaken,
+    OpsError,
+    Refused,
+)
 from ansible_collections.titan.ops.plugins.module_utils.core.history import (
     Ended,
     History,
@@ -429,3 +435,17 @@ def test_the_history_can_be_read_line_by_line_by_any_json_tool(place: Path) -> N
     write(place, replace(ROTATED, who={"user": "zoë\n\u2028"}))
     text = (place / "logs" / "ops.jsonl").read_bytes().decode("ascii")
     assert json.loads(text.splitlines()[0])["who"] == {"user": "zoë\n\u2028"}
+
+
+@pytest.mark.parametrize("kind", [Mistaken, InvalidInput, Refused, LockHeld, OpsError, ValueError])
+def test_only_a_slip_of_who_asked_leaves_the_metrics_as_they_are(place: Path, kind: type[Exception]) -> None:
+    write(place, ROTATED)
+    before = samples(place)
+    finished = Recovered("rotate_db_password", "TITAN_DB_PASSWORD", "finished")
+    outcome = kind("No")
+    write(place, conclude("rotate_hmac", outcome, started=NOW + 60, seconds=1, who={}, recovered=[finished]))
+    assert lines(place)[-1]["result"] == "failed"
+    # what was recovered first is told in any case
+    assert samples(place, "rotate_db_password")['titan_operation_last_success{operation="rotate_db_password"}'] == 1
+    assert (samples(place) == before) is (kind is Mistaken)
+    assert samples(place)['titan_operation_last_success{operation="rotate_hmac"}'] == (kind is Mistaken)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..core.errors import InvalidInput, Refused
+from ..core.errors import Mistaken, Refused
 from . import catalog
 
 __all__ = ["remove_backup"]
@@ -19,12 +19,12 @@ def remove_backup(directory: str, name: str, *, check_mode: bool) -> dict[str, A
     """Remove a backup and its manifest; gives what a result says of it.
 
     Raises:
-        InvalidInput: the name is no plain name.
+        Mistaken: the name is no plain name.
         Refused: it is the last good backup of its database.
         OpsError: the file system refused.
     """
     if os.path.basename(name) != name or not name:
-        raise InvalidInput(f"name must be a backup's name in {directory}, without a path: {name!r}")
+        raise Mistaken(f"name must be a backup's name in {directory}, without a path: {name!r}")
     there = catalog.listed(directory)
     found = next((item for item in there if item.name == name), None)
     if found is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from ..core.errors import InvalidInput
+from ..core.errors import InvalidInput, Mistaken
 
 __all__ = [
     "COMPRESSIONS",
@@ -73,10 +73,10 @@ def check_label(label: str) -> None:
     """Refuse a label that would not make a plain file name.
 
     Raises:
-        InvalidInput: it has other characters, or is too long.
+        Mistaken: it has other characters, or is too long.
     """
     if not _LABEL.fullmatch(label):
-        raise InvalidInput(
+        raise Mistaken(
             f"The label {label!r} cannot be part of a file name here",
             hint="Use up to 64 letters, digits, _ and -, beginning with a letter or digit.",
         )

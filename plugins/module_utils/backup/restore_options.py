@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..core.errors import InvalidInput
+from ..core.errors import Mistaken
 from ..health.probe import Probe
 from .naming import check_database
 from .options import Database, database_spec, directory_of
@@ -76,7 +76,7 @@ class RestoreOptions:
         """Read and check a module's options.
 
         Raises:
-            InvalidInput: one cannot be, or two do not go together.
+            Mistaken: one cannot be, or two do not go together.
         """
         given = {
             item.name: params[item.name]
@@ -100,21 +100,21 @@ class RestoreOptions:
         check_database(self.target.database)
         database = self.target.database
         if database in ("postgres", "template0", "template1"):
-            raise InvalidInput(f"{database} is the server's own database, which cannot be replaced")
+            raise Mistaken(f"{database} is the server's own database, which cannot be replaced")
         if self.confirm is not None and self.confirm != database:
-            raise InvalidInput(
+            raise Mistaken(
                 f"confirm names {self.confirm!r}, but the database that would be replaced is {database}",
-                hint=f"Say confirm={database} if that is what you mean.",
+                hint=f"Give confirm={database} if that is what you mean.",
             )
         if self.undo and self.backup is not None:
-            raise InvalidInput("undo takes the database from before back, and needs no backup", hint="Leave one out.")
+            raise Mistaken("undo takes the database from before back, and needs no backup", hint="Leave one out.")
         if self.kept is not None and not self.undo:
-            raise InvalidInput("kept says which database undo takes back, and goes with it")
+            raise Mistaken("kept says which database undo takes back, and goes with it")
         if not 1 <= self.jobs <= _MOST_JOBS:
-            raise InvalidInput(f"jobs must be from 1 to {_MOST_JOBS}, not {self.jobs}")
+            raise Mistaken(f"jobs must be from 1 to {_MOST_JOBS}, not {self.jobs}")
         for name, low in (("keep_days", 0), ("space_margin", 0), ("timeout", 1), ("health_timeout", 1)):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= low):
-                raise InvalidInput(f"{name} must be {low} or more, not {value:g}")
+                raise Mistaken(f"{name} must be {low} or more, not {value:g}")
         if self.keep_days > 3650:
-            raise InvalidInput(f"keep_days must be at most 3650, not {self.keep_days}")
+            raise Mistaken(f"keep_days must be at most 3650, not {self.keep_days}")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Callable
 
-from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.errors import InvalidInput, Mistaken, OpsError, Refused
 from . import catalog
 from .catalog import Backup, digest
 from .codec import decoded
@@ -77,7 +77,8 @@ def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) ->
     One without a manifest is read to its end, for nothing else tells whether it is whole.
 
     Raises:
-        InvalidInput: there is none, or it is not one that can be restored.
+        Mistaken: there is none.
+        InvalidInput: it is not one that can be restored.
     """
     path = _path(directory, asked)
     try:
@@ -88,7 +89,7 @@ def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) ->
         elif stat.S_ISDIR(mode):
             os.listdir(path)
     except FileNotFoundError as exc:
-        raise InvalidInput(
+        raise Mistaken(
             f"There is no backup {asked}" + ("" if asked.startswith("/") else f" in {directory}"),
             hint=_known(directory),
         ) from exc
@@ -111,11 +112,11 @@ def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) ->
 
 def _path(directory: str, asked: str) -> str:
     if not asked or "\0" in asked:
-        raise InvalidInput("backup must name a backup", hint=_known(directory))
+        raise Mistaken("backup must name a backup", hint=_known(directory))
     if asked.startswith("/"):
         return os.path.realpath(asked)
     if "/" in asked or asked.startswith("."):
-        raise InvalidInput(
+        raise Mistaken(
             f"backup must be a name in {directory} or an absolute path on the host, not {asked}", hint=_known(directory)
         )
     return os.path.join(directory, asked)

@@ -14,7 +14,7 @@ from ..compose.container import Container
 from ..compose.project import StackOptions, members
 from ..compose.sidecar import remove_leftovers
 from ..core.clock import parse_timestamp
-from ..core.errors import Damaged, InvalidInput, OpsError, Refused
+from ..core.errors import Damaged, InvalidInput, Mistaken, OpsError, Refused
 from ..core.metrics import BACKUP_VERIFIED, Sample
 from . import catalog, manifest
 from .catalog import Backup
@@ -85,7 +85,7 @@ def _chosen(directory: str, name: str | None, database: str) -> Backup:
     if name is not None:
         found = next((item for item in there if item.name == name), None)
         if found is None:
-            raise InvalidInput(f"There is no backup {name!r} in {directory}")
+            raise Mistaken(f"There is no backup {name!r} in {directory}")
         return found
     good = [
         item for item in there if item.state == catalog.GOOD and item.manifest and item.manifest.database == database

@@ -17,6 +17,7 @@ __all__ = [
     "Damaged",
     "InvalidInput",
     "LockHeld",
+    "Mistaken",
     "OpsError",
     "Refused",
     "Unhealthy",
@@ -60,6 +61,13 @@ class InvalidInput(OpsError):
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(msg, state=state, hint=hint, facts=facts)
+
+
+class Mistaken(InvalidInput):
+    """A slip of who asked: a word that cannot be, a name of what is not there. It says nothing about the host.
+
+    It is told to who asked, and nobody is paged for it. What may stand in the settings of a scheduled run is none.
+    """
 
 
 class Refused(InvalidInput):

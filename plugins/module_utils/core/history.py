@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .clock import Clock, wait_for
-from .errors import OpsError
+from .errors import Mistaken, OpsError
 from .files import fsync_dir
 from .metrics import INTERRUPTION, LAST_RUN, ROTATED, SUCCESS, Sample, export
 
@@ -73,6 +73,7 @@ class Ended:
         error: why it failed, one sentence without secrets.
         about: more for the line, by field.
         samples: more for the metrics.
+        counts: whether it is a run for the metrics; not so what was not begun for a slip of who asked.
     """
 
     operation: str
@@ -89,6 +90,7 @@ class Ended:
     error: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    counts: bool = True
 
     @property
     def moment(self) -> float:
@@ -153,6 +155,7 @@ def conclude(
         error=error,
         about=dict(facts.get("about") or {}),
         samples=tuple(facts.get("samples") or ()),
+        counts=not isinstance(outcome, Mistaken),
     )
 
 
@@ -244,7 +247,8 @@ class History:
             export(directory, item.operation, told)
         if ended.rotated:
             samples.append(Sample(ROTATED, {"secret": ended.rotated}, ended.moment))
-        export(directory, ended.operation, samples, instead=[INTERRUPTION] if ended.interruption else ())
+        if ended.counts:
+            export(directory, ended.operation, samples, instead=[INTERRUPTION] if ended.interruption else ())
 
 
 _HARMLESS = "The operation itself is not affected."
