@@ -113,6 +113,13 @@ def test_a_night_leaves_a_backup_a_line_and_metrics(host: Host) -> None:
     assert host.metric('titan_operation_last_success{operation="backup"}') == 1
 
 
+def test_the_log_says_why_a_backup_went(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create.apply
+    monkeypatch.setattr(create, "apply", lambda *args: {**made(*args), "removed": ["old.sql"]})
+    code, out, _err = host.run()
+    assert code == 0 and out.splitlines()[-1] == "removed by the retention: old.sql"
+
+
 def test_a_label_makes_one_by_hand(host: Host) -> None:
     assert host.run("verification_snapshot")[0] == 0
     assert [name for name in host.place.names() if name.endswith("Z_verification_snapshot.sql")]

@@ -223,3 +223,14 @@ def test_a_backup_that_is_named_in_a_way_that_is_not_heeded_is_refused(name: str
     for said, fine in (({}, "True"), ({"name": "old.sql"}, "False")):
         assert str(rendered(f"{{{{ {refusal['that']} }}}}", **said)) == fine
         assert f"backup={said.get('name', '')}?" in rendered(refusal["fail_msg"], **said)  # it is always rendered
+
+
+@pytest.mark.parametrize(
+    ("check", "said"), [(False, "removed by the retention: "), (True, "would go by the retention: ")]
+)
+def test_what_is_said_of_a_backup_tells_why_others_go(check: bool, said: str) -> None:
+    numbers = dict.fromkeys(("size_bytes", "needed_bytes", "seconds", "rows", "tables"), 1)
+    made = {**numbers, "backup": "/b/new.sql", "sha256": "x", "via_reason": "", "dropped": [], "tidied": []}
+    text = (ROLE / "templates/backup.txt.j2").read_text()
+    told = rendered(text, ansible_check_mode=check, __backup_made={**made, "removed": ["old.sql"]})
+    assert f"{said}old.sql" in told

@@ -121,7 +121,7 @@ def _say_backup(out: TextIO, err: TextIO, told: Mapping[str, Any]) -> None:
     size, seconds = told["size_bytes"] / 1e6, told["seconds"]
     _say(out, f"{told['backup']}: {size:.1f} MB in {seconds:.1f} s, {told['rows']} rows, sha256 {told['sha256']}")
     for name in told["removed"]:
-        _say(out, f"removed: {name}")
+        _say(out, f"removed by the retention: {name}")
     for name in told["dropped"]:
         _say(out, f"dropped, from before a restore: {name}")
 
