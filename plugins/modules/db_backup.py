@@ -35,7 +35,8 @@ options:
     choices: [present, absent]
     default: present
   name:
-    description: The backup to remove, without a path. Needed for O(state=absent), and only there.
+    description:
+      - The backup to remove, without a path, or with that of O(directory). Needed for O(state=absent), and only there.
     type: str
   label:
     description:

@@ -25,7 +25,9 @@ extends_documentation_fragment:
   - titan.ops.progress
 options:
   name:
-    description: The backup's name, without a path. By default the newest good one.
+    description:
+      - The backup's name, without a path, or with that of O(directory). By default, and for V(latest), the newest good
+        one.
     type: str
   jobs:
     description: Jobs that restore a directory.

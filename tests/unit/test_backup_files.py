@@ -26,7 +26,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.naming import (
     owner_of,
 )
 from ansible_collections.titan.ops.plugins.module_utils.backup.report import told
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError, Refused
 
 # 2026-02-06T14:03:12Z
 NOW = 1770386592.0
@@ -214,3 +214,20 @@ def test_a_backup_is_removed_by_name_but_not_the_last_good_one(tmp_path: Path) -
     with pytest.raises(InvalidInput, match="without a path"):
         remove_backup(directory, "../b.sql", check_mode=False)
     assert (tmp_path / "b.sql").exists()
+
+
+def test_a_backup_may_be_removed_by_its_path_and_the_history_says_which_it_was(tmp_path: Path) -> None:
+    place, other = tmp_path / "db", tmp_path / "other"
+    place.mkdir()
+    other.mkdir()
+    (tmp_path / "link").symlink_to("db")
+    for name in ("a.sql", "b.sql", "c.sql"):
+        backup(place, name)
+    backup(other, "c.sql")
+    told = remove_backup(str(place), str(place / "a.sql"), check_mode=False)
+    assert (told["removed"], told["about"]) == (["a.sql"], {"backup": "a.sql"})
+    assert remove_backup(str(place), str(tmp_path / "link/b.sql"), check_mode=False)["removed"] == ["b.sql"]
+    for elsewhere in (str(other / "c.sql"), "/c.sql", f"{place}/", f"{place}/../other/c.sql", "latest/", "db/c.sql"):
+        with pytest.raises(Mistaken, match="without a path"):
+            remove_backup(str(place), elsewhere, check_mode=False)
+    assert (place / "c.sql").exists() and (other / "c.sql").exists()

@@ -21,7 +21,7 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, manifest, scratch, verify
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import Mistaken, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
 
@@ -116,8 +116,26 @@ def test_the_newest_good_one_is_taken_and_damaged_ones_are_refused(place: Place)
     assert drill(place)["name"] == good.name
     with pytest.raises(Refused, match="cannot be verified: it has 3 bytes"):
         drill(place, bad.name)
-    with pytest.raises(InvalidInput, match="There is no backup"):
-        drill(place, "../x.sql")
+    for asked in ("../x.sql", "nope.sql", "/nope/" + good.name, f"{place.backups}/x.sql"):
+        with pytest.raises(Mistaken, match="There is no backup") as caught:
+            drill(place, asked)
+        assert good.name in str(caught.value.hint)
+
+
+def test_a_backup_may_be_called_by_its_path_as_backup_says_it_or_latest(place: Place) -> None:
+    older, newest = make(place, label="a"), make(place, label="b")
+    rewrite = manifest.read(str(older))  # both may be of the same second
+    manifest.write(str(older), replace(rewrite, started="2026-02-06T02:00:00Z"))
+    assert drill(place, str(older))["name"] == older.name
+    assert drill(place, "latest")["name"] == newest.name
+
+
+def test_a_dump_without_a_manifest_is_refused_in_plain_words(place: Place) -> None:
+    place.backups.mkdir(parents=True, exist_ok=True)
+    (place.backups / "hand.sql").write_text("x")
+    with pytest.raises(Refused, match=r"hand\.sql cannot be verified: it has no manifest") as caught:
+        drill(place, "hand.sql")
+    assert caught.value.msg.count(":") == 1
 
 
 def test_a_row_too_few_is_found(place: Place) -> None:

@@ -19,12 +19,13 @@ def remove_backup(directory: str, name: str, *, check_mode: bool) -> dict[str, A
     """Remove a backup and its manifest; gives what a result says of it.
 
     Raises:
-        Mistaken: the name is no plain name.
+        Mistaken: it is neither a plain name nor the path of one in the directory.
         Refused: it is the last good backup of its database.
         OpsError: the file system refused.
     """
+    name = catalog.called(directory, name)
     if os.path.basename(name) != name or not name:
-        raise Mistaken(f"name must be a backup's name in {directory}, without a path: {name!r}")
+        raise Mistaken(f"name must be a backup's name in {directory}, without a path or with that one: {name!r}")
     there = catalog.listed(directory)
     found = next((item for item in there if item.name == name), None)
     if found is None:
@@ -37,7 +38,12 @@ def remove_backup(directory: str, name: str, *, check_mode: bool) -> dict[str, A
         )
     if not check_mode:
         catalog.take_away(found.path)
-    return {"changed": True, "removed": [name], "diff": {"before": f"{name}\n", "after": ""}}
+    return {
+        "changed": True,
+        "removed": [name],
+        "diff": {"before": f"{name}\n", "after": ""},
+        "about": {"backup": name},  # for the history
+    }
 
 
 def _same(one: catalog.Backup, other: catalog.Backup) -> bool:

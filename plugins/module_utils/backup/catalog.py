@@ -27,6 +27,7 @@ __all__ = [
     "GOOD",
     "UNKNOWN",
     "Backup",
+    "called",
     "clean",
     "digest",
     "files_of",
@@ -87,6 +88,13 @@ def listed(directory: str) -> list[Backup]:
     return sorted(found, key=lambda item: (item.moment, item.name), reverse=True)
 
 
+def called(directory: str, asked: str) -> str:
+    """The name of a backup of the directory, which may be asked for by its absolute path; anything else stays."""
+    place, name = os.path.split(asked.rstrip("/"))
+    there = name and os.path.isabs(asked) and "\0" not in asked
+    return name if there and os.path.realpath(place) == os.path.realpath(directory) else asked
+
+
 def find(directory: str, name: str) -> Backup | None:
     """One backup by its name; None when it is not there."""
     return next((item for item in listed(directory) if item.name == name), None)
@@ -100,7 +108,7 @@ def look(path: str) -> Backup | None:
     except OSError:
         return None  # removed between the two
     if not os.path.lexists(manifests.path_of(path)):
-        return Backup(name, path, size, UNKNOWN, "it has no manifest: it was not made here", written)
+        return Backup(name, path, size, UNKNOWN, "it has no manifest, so it was not made here", written)
     try:
         found = manifests.read(path)
     except InvalidInput as exc:

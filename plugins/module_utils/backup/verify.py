@@ -30,6 +30,7 @@ from .work import work_directory
 
 __all__ = ["VerifyPlan", "apply", "plan"]
 
+_NEWEST = "latest"
 _AGAIN = "Mend the cause and run again."
 _DISTRUST = "Do not rely on this backup: make a new one, and verify an older one."
 
@@ -82,14 +83,15 @@ def plan(
 
 def _chosen(directory: str, name: str | None, database: str) -> Backup:
     there = catalog.listed(directory)
-    if name is not None:
-        found = next((item for item in there if item.name == name), None)
-        if found is None:
-            raise Mistaken(f"There is no backup {name!r} in {directory}")
-        return found
     good = [
         item for item in there if item.state == catalog.GOOD and item.manifest and item.manifest.database == database
     ]
+    if name not in (None, _NEWEST):
+        found = next((item for item in there if item.name == catalog.called(directory, str(name))), None)
+        if found is None:
+            known = ", ".join(item.name for item in good[:3]) or "none"
+            raise Mistaken(f"There is no backup {name!r} in {directory}", hint=f"The newest good ones there: {known}.")
+        return found
     if not good:
         raise InvalidInput(f"There is no good backup of {database} in {directory}", hint="Make one with backup.yml.")
     return good[0]
