@@ -190,7 +190,9 @@ def test_the_schedule_checks_first_what_it_writes_then() -> None:
 
 
 @pytest.mark.parametrize("said", [{}, {"backup_format": "custom", "backup_compression": "gzip", "backup_jobs": 2}])
-def test_a_short_name_wins_over_an_inventory_and_nothing_is_ignored(said: dict[str, Any]) -> None:
+def test_a_short_name_wins_over_an_inventory_and_nothing_is_ignored(
+    controller: Render, settings: Settings, said: dict[str, Any]
+) -> None:
     """What a run is told with -e format=directory, not what every run is."""
     asked = {"format": "directory", "compression": "zstd", "jobs": "4"}
     for entry, names in (("backup", asked), ("restore", ["jobs"]), ("verify", ["jobs"])):
@@ -201,36 +203,36 @@ def test_a_short_name_wins_over_an_inventory_and_nothing_is_ignored(said: dict[s
             if name in ("titan.ops.db_backup", "titan.ops.db_restore", "titan.ops.db_verify")
         )
         for name in names:
-            assert str(rendered(task[name], **said, **asked)) == asked[name], (entry, name)
-            assert str(rendered(task[name], **said)) != asked[name], (entry, name)
+            assert str(controller(task[name], **said, **asked)) == asked[name], (entry, name)
+            assert str(controller(task[name], **said)) != asked[name], (entry, name)
     made = settings(**said, **asked)
     assert (made["format"], made["compression"], made["jobs"], made["restore_jobs"]) == ("directory", "zstd", 4, 4)
 
 
-def test_every_short_name_of_a_playbook_reaches_its_role() -> None:
+def test_every_short_name_of_a_playbook_reaches_its_role(controller: Render) -> None:
     plays = {name: yaml.safe_load((ROLE.parents[1] / f"playbooks/{name}.yml").read_text())[0] for name in SHORT}
     for name, pairs in SHORT.items():
         given = plays[name]["tasks"][-1]["vars"]
         for short, variable in pairs.items():
-            assert rendered(given[variable], **{short: "x.sql"}) == "x.sql", (name, short)
+            assert controller(given[variable], **{short: "x.sql"}) == "x.sql", (name, short)
 
 
 @pytest.mark.parametrize("name", ["verify_backup", "fetch_backup"])
-def test_a_backup_that_is_named_in_a_way_that_is_not_heeded_is_refused(name: str) -> None:
+def test_a_backup_that_is_named_in_a_way_that_is_not_heeded_is_refused(controller: Render, name: str) -> None:
     """Or the newest one would be taken instead."""
     play = yaml.safe_load((ROLE.parents[1] / f"playbooks/{name}.yml").read_text())[0]
     refusal = play["tasks"][0]["ansible.builtin.assert"]
     for said, fine in (({}, "True"), ({"name": "old.sql"}, "False")):
-        assert str(rendered(f"{{{{ {refusal['that']} }}}}", **said)) == fine
-        assert f"backup={said.get('name', '')}?" in rendered(refusal["fail_msg"], **said)  # it is always rendered
+        assert str(controller(f"{{{{ {refusal['that']} }}}}", **said)) == fine
+        assert f"backup={said.get('name', '')}?" in controller(refusal["fail_msg"], **said)  # it is always rendered
 
 
 @pytest.mark.parametrize(
     ("check", "said"), [(False, "removed by the retention: "), (True, "would go by the retention: ")]
 )
-def test_what_is_said_of_a_backup_tells_why_others_go(check: bool, said: str) -> None:
+def test_what_is_said_of_a_backup_tells_why_others_go(controller: Render, check: bool, said: str) -> None:
     numbers = dict.fromkeys(("size_bytes", "needed_bytes", "seconds", "rows", "tables"), 1)
     made = {**numbers, "backup": "/b/new.sql", "sha256": "x", "via_reason": "", "dropped": [], "tidied": []}
     text = (ROLE / "templates/backup.txt.j2").read_text()
-    told = rendered(text, ansible_check_mode=check, __backup_made={**made, "removed": ["old.sql"]})
+    told = controller(text, ansible_check_mode=check, __backup_made={**made, "removed": ["old.sql"]})
     assert f"{said}old.sql" in told
