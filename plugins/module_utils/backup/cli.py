@@ -210,6 +210,7 @@ class _Job:
             holder=f"backup_db.sh as {_user()}",
             timeout=stack.lock_timeout,
             clock=self._clock,
+            waiting=lambda held: self.progress.phase(f"waiting for the host's lock, held by {held}"),
         ):
             self._begin()
             yield Effects(
