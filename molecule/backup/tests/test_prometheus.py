@@ -102,7 +102,10 @@ def test_the_alerts_on_this_host_are_quiet_after_a_backup_and_fire_after_one_tha
     assert changes(droplet.playbook("verify_backup")) == 1
     until(droplet, 'titan_operation_last_success{operation=~"backup|verify_backup"} == 1')
     until(droplet, f"absent({firing})")
+    # a slip of who asks is nobody's alarm
     assert droplet.module("db_backup", label="../x")["failed"]
+    until(droplet, 'titan_operation_last_success{operation="backup"} == 1')
+    assert droplet.module("db_backup", label="big", space_margin=1e9)["failed"]
     until(droplet, 'ALERTS{alertname="TitanBackupFailed", alertstate="firing", severity="warning"}')
     assert [item["metric"]["alertname"] for item in ask(droplet, firing)] == ["TitanBackupFailed"]
     assert changes(droplet.playbook("backup", "-e", "label=mended")) == 1
