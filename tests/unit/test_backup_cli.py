@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import io
 import json
 import os
@@ -351,6 +352,37 @@ def test_the_bundle_runs_by_itself_and_is_the_same_every_time(tmp_path: Path) ->
     assert "backup_db.sh [-h] [--offsite | --verify [NAME]] [label]" in done.stdout
     done = subprocess.run([*run, "--config", "/nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "/nowhere does not exist" in done.stderr
+
+
+def elsewhere(path: Path, script: str, *, seed: str = "0", given: str = "") -> str:
+    """What another process prints, to which the archive's modules are known."""
+    command = [sys.executable, "-c", f"import json, sys; sys.path.insert(0, {str(path)!r}); {script}"]
+    settings = {**os.environ, "PYTHONHASHSEED": seed}
+    return subprocess.run(command, env=settings, input=given, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_bundle_is_the_same_in_every_process(tmp_path: Path) -> None:
+    """Else each run of schedule_backups.yml would write it anew."""
+    path, files = tmp_path / "ops.pyz", bundle.sources(ROOT)
+    path.write_bytes(bundle.build(files))
+    script = "from titan_ops.backup.bundle import build; print(build(json.load(sys.stdin)).hex())"
+    for seed in ("1", "2", "3"):
+        assert elsewhere(path, script, seed=seed, given=json.dumps(files)) == path.read_bytes().hex()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there it is not compiled")
+@pytest.mark.parametrize("same", [True, False])
+def test_the_bundle_is_compiled_for_this_python_and_runs_under_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    if not same:
+        monkeypatch.setattr(importlib.util, "MAGIC_NUMBER", b"\x01\x02\r\n")
+    path = tmp_path / "ops.pyz"
+    path.write_bytes(bundle.build(bundle.sources(ROOT)))
+    listing = "print(*(item.__file__ for name, item in sys.modules.items() if name.startswith('titan_ops.')))"
+    loaded = elsewhere(path, f"import titan_ops.backup.cli; {listing}").split()
+    assert len(loaded) > 20
+    assert {Path(item).suffix for item in loaded} == {".pyc" if same else ".py"}
 
 
 def test_the_exit_code_is_the_runs_own_where_nothing_can_be_said(tmp_path: Path) -> None:

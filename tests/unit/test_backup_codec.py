@@ -169,3 +169,12 @@ def test_the_engine_is_not_asked_all_the_time(tmp_path: Path) -> None:
         drive(program, Effects(FakeEngine(), "", clock), what="pg_dump", timeout=100)
         assert program.asked <= most
         assert clock.monotonic() - began <= seconds + late
+
+    def flow() -> bool:
+        clock.sleep(0.01)
+        return clock.monotonic() < program.until
+
+    program = Program(60.0)
+    drive(program, Effects(FakeEngine(), "", clock), what="pg_dump", timeout=100, step=flow)
+    # no more bytes: it is asked at once, and not a fifth of a second later
+    assert program.asked <= 400 and clock.monotonic() - program.until <= 0.1

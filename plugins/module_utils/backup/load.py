@@ -13,13 +13,15 @@ import os
 import re
 import secrets
 import select
+import threading
 from collections.abc import Iterator
 from typing import Callable
 
 from ..compose.container import Container
 from ..core.errors import Damaged, OpsError
 from ..core.files import remove
-from .catalog import Backup
+from ..core.progress import Tally
+from .catalog import Backup, digest
 from .codec import decoded
 from .manifest import Manifest
 from .session import Way
@@ -76,13 +78,18 @@ def load(
             raise _altered(backup)
         return
     tool = Aside(effects, container, os.path.dirname(backup.path), way=way, port=port)
-    if hashed(effects, backup.path) != made.sha256:
-        raise _altered(backup)
     how = [f"--jobs={jobs}"] if jobs > 1 else ["--single-transaction"]
     argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
-    with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
-        effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
-        drive(program, effects, what="pg_restore", timeout=timeout)
+    with _Hashing(effects, backup, made) as hashing:
+        try:
+            with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
+                effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
+                drive(program, effects, what="pg_restore", timeout=timeout, step=hashing.step)
+        except OpsError as exc:
+            if not isinstance(exc, (Cancelled, Damaged)) and _rotten(effects, backup, made):
+                raise _altered(backup, exc) from exc
+            raise
+        hashing.wait()
 
 
 def _load_plain(
@@ -198,3 +205,55 @@ class _Feeder:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _Hashing:
+    """Hashes an archive in a thread while pg_restore reads it, so that a big one is read from the disk once."""
+
+    def __init__(self, effects: Effects, backup: Backup, made: Manifest) -> None:
+        self._effects = effects
+        self._backup = backup
+        self._made = made
+        self._tally = Tally()
+        self._given_up = False
+        self._sha256 = ""
+        self._error: OpsError | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _Hashing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._given_up = True
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._sha256 = digest(self._backup.path, cancelled=lambda: self._given_up, seen=self._tally)
+        except OpsError as exc:
+            self._error = exc
+
+    def step(self) -> bool:
+        """Stop what is under way as soon as the archive is known to be damaged; does no part of the work.
+
+        Raises:
+            Damaged: it is.
+            OpsError: it cannot be read.
+        """
+        if self._thread.is_alive():
+            return False
+        if self._error:
+            raise self._error
+        if self._sha256 != self._made.sha256:
+            raise _altered(self._backup)
+        return False
+
+    def wait(self) -> None:
+        """For the end of it; raises as ``step`` does."""
+        self._effects.progress.phase("computing the sha256", self._backup.size_bytes, done=lambda: self._tally.bytes)
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            if self._effects.cancelled():
+                raise Cancelled("The run was asked to end")
+        self.step()

@@ -35,6 +35,8 @@ _PASSFILE = "/titan-pgpass"
 # program wants: a twentieth of what the program has taken so far, in these bounds.
 _LOOK_MOST = 0.2
 _PAUSE = 0.02
+# Seconds without a byte of what was flowing: it has probably ended.
+_QUIET = 0.05
 
 
 class Cancelled(OpsError):
@@ -220,9 +222,14 @@ def drive(
     """
     clock = effects.clock
     began = look = clock.monotonic()
+    flowed: float | None = None
     while True:
         moved = step()
         now = clock.monotonic()
+        if moved:
+            flowed = now
+        elif flowed is not None and now > flowed + _QUIET:
+            flowed, look = None, now
         if now >= look:
             code = program.ended()
             if code is not None:
