@@ -96,7 +96,7 @@ class SidecarEngine(FakeEngine):
 
     def logs(self, container: str, *, tail: int) -> list[str]:
         log = self.processes[container][1]
-        return os.pread(log.fileno(), 1 << 20, 0).decode().splitlines()[-tail:]
+        return os.pread(log.fileno(), 1 << 20, 0).decode("utf-8", "replace").splitlines()[-tail:]
 
     def remove(self, container: str, *, volumes: bool = False) -> None:
         assert volumes, "the volumes that the image declares would stay"
