@@ -80,26 +80,18 @@ tidied:
   elements: str
 """
 
-from dataclasses import fields
-
-from ansible_collections.titan.ops.plugins.module_utils.backup.options import Database, database_spec, directory_of
+from ansible_collections.titan.ops.plugins.module_utils.backup.options import DrillOptions, drill_spec
 from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
 from ansible_collections.titan.ops.plugins.module_utils.backup.verify import apply, plan
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
 from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 
 
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, apply."""
     params, stack = context.params, context.options()
-    if not 1 <= params["jobs"] <= 64:
-        raise InvalidInput(f"jobs must be from 1 to 64, not {params['jobs']}")
-    for name in ("space_margin", "timeout"):
-        if params[name] < 0:
-            raise InvalidInput(f"{name} must be 0 or more, not {params[name]:g}")
-    target = Database(**{item.name: params[item.name] for item in fields(Database)})
+    asked = DrillOptions.from_params(params, stack.project_src)
     effects = Effects(
         connect(stack.docker_host),
         stack.docker_host,
@@ -107,12 +99,11 @@ def operation(context: Context) -> dict:
         cancelled=lambda: context.cancelled,
         progress=context.progress,
     )
-    directory = directory_of(stack.project_src, params["directory"])
-    planned = plan(stack, target, directory, params["name"], effects, space_margin=params["space_margin"])
+    planned = plan(stack, asked.target, asked.directory, params["name"], effects, space_margin=asked.space_margin)
     result = {"tidied": list(planned.left)}
     after = "verified: now\n"
     if not context.check_mode:
-        result = apply(planned, effects, jobs=params["jobs"], timeout=params["timeout"])
+        result = apply(planned, effects, jobs=asked.jobs, timeout=asked.timeout)
         after = f"verified: {result['verified']}\n"
     before = f"verified: {planned.made.verified or 'never'}\n"
     return {"changed": True, "name": planned.backup.name, "diff": {"before": before, "after": after}, **result}
@@ -121,12 +112,9 @@ def operation(context: Context) -> dict:
 def main() -> None:
     run_module(
         {
-            **database_spec(),
+            **drill_spec(),
             **progress_spec(),
             "name": {"type": "str"},
-            "jobs": {"type": "int", "default": 1},
-            "space_margin": {"type": "float", "default": 1.2},
-            "timeout": {"type": "float", "default": 21600.0},
         },
         operation,
         mutates="verify a backup",

@@ -18,7 +18,16 @@ from .codec import LEVELS
 from .naming import COMPRESSIONS, FORMATS, check_database, check_label
 from .retention import Policy
 
-__all__ = ["VIA", "BackupOptions", "Database", "backup_spec", "database_spec", "directory_of"]
+__all__ = [
+    "VIA",
+    "BackupOptions",
+    "Database",
+    "DrillOptions",
+    "backup_spec",
+    "database_spec",
+    "directory_of",
+    "drill_spec",
+]
 
 VIA = ("auto", "sidecar", "exec")
 _MOST_THREADS = 64
@@ -137,9 +146,8 @@ class BackupOptions:
         _at_least("space_margin", self.space_margin, 0)
         _at_least("timeout", self.timeout, 1)
         _at_least("lock_wait_timeout", self.lock_wait_timeout, 1)
-        for name, value in (("threads", self.threads), ("jobs", self.jobs)):
-            if not 1 <= value <= _MOST_THREADS:
-                raise InvalidInput(f"{name} must be from 1 to {_MOST_THREADS}, not {value}")
+        _some("threads", self.threads)
+        _some("jobs", self.jobs)
         if self.level is not None:
             if self.compression == "none":
                 raise InvalidInput("level says how much to compress, but compression is none")
@@ -152,6 +160,50 @@ class BackupOptions:
             raise InvalidInput("jobs dump beside one another into a directory", hint="Say format: directory.")
         if self.via == "exec" and self.format == "directory":
             raise InvalidInput("A directory cannot be dumped through docker exec", hint="Leave via at auto.")
+
+
+def drill_spec() -> dict[str, Any]:
+    """The argument specification of a drill: db_verify's, but for which backup."""
+    return {
+        **database_spec(),
+        "jobs": {"type": "int", "default": 1},
+        "space_margin": {"type": "float", "default": 1.2},
+        "timeout": {"type": "float", "default": 21600.0},
+    }
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """The options of a drill; times in seconds; described in the documentation of db_verify."""
+
+    target: Database
+    directory: str
+    jobs: int = 1
+    space_margin: float = 1.2
+    timeout: float = 21600
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any], project_src: str, *, jobs: str = "jobs") -> DrillOptions:
+        """Read and check them; ``jobs`` is what that option is called.
+
+        Raises:
+            InvalidInput: one cannot be.
+        """
+        _some(jobs, params[jobs])
+        _at_least("space_margin", params["space_margin"], 0)
+        _at_least("timeout", params["timeout"], 1)
+        return cls(
+            target=Database(**{item.name: params[item.name] for item in fields(Database)}),
+            directory=directory_of(project_src, params["directory"]),
+            jobs=params[jobs],
+            space_margin=params["space_margin"],
+            timeout=params["timeout"],
+        )
+
+
+def _some(name: str, value: int) -> None:
+    if not 1 <= value <= _MOST_THREADS:
+        raise InvalidInput(f"{name} must be from 1 to {_MOST_THREADS}, not {value}")
 
 
 def _at_least(name: str, value: float, low: float) -> None:

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ..compose.project import StackOptions
@@ -17,9 +16,9 @@ from ..core.errors import InvalidInput
 from ..core.files import read_regular
 from ..core.redact import Redactor
 from .offsite_options import OffsiteOptions, action_spec
-from .options import BackupOptions, Database, backup_spec, database_spec, directory_of
+from .options import BackupOptions, DrillOptions, backup_spec, drill_spec
 
-__all__ = ["Drill", "Settings", "typed"]
+__all__ = ["Settings", "typed"]
 
 _STACK = ("project_src", "project_name", "state_dir", "lock_path", "docker_host")
 _AGAIN = "Run schedule_backups.yml again."
@@ -61,24 +60,8 @@ def _value(name: str, item: Mapping[str, Any], given: Any) -> Any:
     return value
 
 
-# Where the backups and the drill differ, the drill has names of its own.
-_DRILL = {
-    **database_spec(),
-    "restore_jobs": {"type": "int", "default": 1},
-    "space_margin": {"type": "float", "default": 1.2},
-    "timeout": {"type": "float", "default": 21600.0},
-}
-
-
-@dataclass(frozen=True)
-class Drill:
-    """The options of a drill, as those of db_verify."""
-
-    target: Database
-    directory: str
-    jobs: int
-    space_margin: float
-    timeout: float
+# Where the backups and the drill differ, the drill has a name of its own.
+_DRILL_JOBS = "restore_jobs"
 
 
 @dataclass(frozen=True)
@@ -129,25 +112,15 @@ class Settings:
         params = {**typed(backup_spec(), self.given), "label": label}
         return BackupOptions.from_params(params, self.stack.project_src)
 
-    def drill(self) -> Drill:
+    def drill(self) -> DrillOptions:
         """The options of a drill.
 
         Raises:
             InvalidInput: one cannot be.
         """
-        params = typed(_DRILL, self.given)
-        if not 1 <= params["restore_jobs"] <= 64:
-            raise InvalidInput(f"restore_jobs must be from 1 to 64, not {params['restore_jobs']}")
-        for name in ("space_margin", "timeout"):
-            if not 0 <= params[name] < math.inf:
-                raise InvalidInput(f"{name} must be 0 or more, not {params[name]:g}")
-        return Drill(
-            target=Database(**{item.name: params[item.name] for item in fields(Database)}),
-            directory=directory_of(self.stack.project_src, params["directory"]),
-            jobs=params["restore_jobs"],
-            space_margin=params["space_margin"],
-            timeout=params["timeout"],
-        )
+        spec = drill_spec()
+        spec[_DRILL_JOBS] = spec.pop("jobs")
+        return DrillOptions.from_params(typed(spec, self.given), self.stack.project_src, jobs=_DRILL_JOBS)
 
     @property
     def offsite(self) -> Mapping[str, Any]:
