@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - titan.ops.stack
   - titan.ops.stack.attributes
   - titan.ops.offsite
+  - titan.ops.progress
 options:
   action:
     description:
@@ -168,11 +169,14 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_options i
 from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_run import HISTORY, perform
 from ansible_collections.titan.ops.plugins.module_utils.backup.restic import ResticEffects
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
 
 
 def operation(context: Context) -> dict:
     """Plan; outside of check mode, do it."""
-    effects = ResticEffects(context.clock, lambda: context.cancelled, kept=context.runner.kept)
+    effects = ResticEffects(
+        context.clock, lambda: context.cancelled, kept=context.runner.kept, progress=context.progress
+    )
     return perform(context.params, context.options().project_src, effects, check_mode=context.check_mode)
 
 
@@ -181,7 +185,8 @@ def _history(params: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    run_module(action_spec(), operation, mutates="copy backups off-site", history=_history, lock=LOCK)
+    spec = {**action_spec(), **progress_spec()}
+    run_module(spec, operation, mutates="copy backups off-site", history=_history, lock=LOCK)
 
 
 if __name__ == "__main__":

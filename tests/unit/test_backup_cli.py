@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, create, manifest, verify
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import parse_timestamp
 from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import Progress
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
 
@@ -212,6 +214,29 @@ def test_a_defect_of_ours_is_as_loud_as_any_failure(
     assert "ValueError: unheard of" in (tmp_path / "told").read_text()
     assert (host.last()["operation"], host.last()["result"]) == (operation, "failed")
     assert "ValueError" in host.last()["error"]
+
+
+def test_what_goes_off_site_is_shown_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, which is gone before the result is told."""
+    master, slave = pty.openpty()
+
+    def until(wanted: bytes) -> None:
+        seen = b""
+        while wanted not in seen:
+            assert select.select([master], [], [], 20)[0], seen
+            seen += os.read(master, 1000)
+
+    def perform(*_args: Any, progress: Progress, **_more: Any) -> dict[str, Any]:
+        progress.phase("copying a.sql off-site", 100, done=lambda: 40)
+        until(b"copying a.sql off-site: 40 B of 100 B, 40 %")
+        return {"changed": True, "warnings": [], "copied": ["a.sql"]}
+
+    monkeypatch.setattr(cli, "perform_locked", perform)
+    host.configure(offsite={"repository": "/srv/titan"})
+    with os.fdopen(os.dup(slave), "w") as out, os.fdopen(slave, "w") as err:
+        assert host.run_into(out, err, "label") == 0
+        until(b"\r\x1b[Kcopied off-site: a.sql")
+    os.close(master)
 
 
 def test_a_backup_through_docker_exec_says_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

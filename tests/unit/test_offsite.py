@@ -20,7 +20,8 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_options i
 from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_run import perform
 from ansible_collections.titan.ops.plugins.module_utils.backup.restic import Restic, ResticEffects, ResticFailed
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError
+from ansible_collections.titan.ops.plugins.module_utils.core.history import conclude
 from ansible_collections.titan.ops.plugins.module_utils.core.redact import Redactor
 from ansible_collections.titan.ops.tests.unit.test_backup_files import backup
 
@@ -241,6 +242,36 @@ def test_ssh_is_asked_when_restic_has_not_handed_its_words_on(host: Host, handed
         host.restic().exists()
 
 
+def test_an_excerpt_of_restics_words_ends_and_begins_with_whole_ones(host: Host) -> None:
+    """Whole lines where they fit, else whole words; the dots say that there was more."""
+
+    def told(words: str) -> str:
+        host.says("cat", f"sys.exit({words!r})")
+        with pytest.raises(ResticFailed) as failed:
+            host.restic().exists()
+        return str(failed.value).partition("exit code 1: ")[2]
+
+    assert told("strange\n[0:05] 45.00%  9 / 20 packs\nwords") == "strange | words."
+    line = " ".join(f"word{number}" for number in range(30))
+    assert told("\n".join([line, line, "Fatal: the reason"])) == f"... | {line} | Fatal: the reason."
+    said = told(f"{line} {line} {line}: the reason")
+    assert said.startswith("... word") and said.endswith(" word28 word29: the reason.") and len(said) <= 405
+    assert set(said[4:].rstrip(".").split()) <= {*line.split(), "word29:", "the", "reason"}
+    assert len(told("x" * 1000)) == 405
+
+
+def test_words_in_the_name_of_a_file_are_no_cause(host: Host) -> None:
+    """Its lines of progress name the files that it reads; a label may be any word."""
+    name = "titan_brain_2026-02-06T020000Z_EOF.sql"
+    backup(host.backups, name)
+    status = json.dumps({"message_type": "status", "percent_done": 0, "current_files": [f"/{name}"]})
+    error = '{"message_type":"exit_error","code":1,"message":"Fatal: strange words"}'
+    host.says("backup", f"print({status!r}, flush=True); sys.exit({error!r})")
+    with pytest.raises(OpsError, match="failed with exit code 1: Fatal: strange words") as failed:
+        host.copy()
+    assert failed.value.facts["cause"] == ""
+
+
 def test_a_password_is_not_an_absent_repository(host: Host) -> None:
     host.says("cat", "print('Fatal: wrong password or no key found', file=sys.stderr); sys.exit(1)")
     with pytest.raises(ResticFailed, match="the password is not the repository's"):
@@ -429,6 +460,29 @@ def test_no_name_at_all_is_not_taken_for_the_newest(host: Host) -> None:
             fetch(host.options(), host.restic(), name=name)
         assert "latest" in str(refused.value)
     assert fetch(host.options(), host.restic(), name="latest", check_mode=True)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "slip"),
+    [
+        (True, "titan_brain_2026-02-07.sql", True),
+        (True, "99998888", True),
+        (True, " ", True),
+        (False, "titan_brain_2026-02-07.sql", True),
+        (False, "latest", False),
+    ],
+)
+def test_a_name_of_what_is_not_there_is_a_slip_and_no_failure_in_the_metrics(
+    host: Host, there: bool, name: str, slip: bool
+) -> None:
+    """That there is nothing at all to bring back is no slip of whoever asks for the newest."""
+    found = [listed("titan_brain_2026-02-06.sql", "0")] * there
+    host.says("snapshots", f"print(json.dumps({found!r}))")
+    with pytest.raises(InvalidInput) as refused:
+        fetch(host.options(), host.restic(), name=name)
+    assert isinstance(refused.value, Mistaken) == slip
+    ended = conclude("backup_offsite_fetch", refused.value, started=0, seconds=0, who={})
+    assert (ended.result, ended.counts) == ("failed", not slip)
 
 
 def test_a_hostname_that_was_given_is_never_exchanged_for_another(host: Host) -> None:

@@ -154,6 +154,13 @@ def test_every_module_is_in_the_action_group() -> None:
     assert group == sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
 
 
+def test_every_module_that_documents_its_progress_has_what_shows_it() -> None:
+    modules = (ROOT / "plugins" / "modules").glob("*.py")
+    told = {path.stem for path in modules if "- titan.ops.progress\n" in path.read_text(encoding="utf-8")}
+    shown = (ROOT / "plugins" / "action").glob("*.py")
+    assert told == {path.stem for path in shown if "WatchedAction" in path.read_text(encoding="utf-8")} != set()
+
+
 def test_both_ansible_cfg_say_the_same() -> None:
     """Paths are read from where each file lies; all else must be equal."""
 

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
     "known_hosts": f"{SECRETS}.known_hosts",
     "connect_timeout": 20,
 }
-_SSH = (
+SSH = (
     f"ssh store@{NAME} -i {SECRETS}.key -o UserKnownHostsFile={SECRETS}.known_hosts -o StrictHostKeyChecking=yes"
     " -s sftp"
 )
@@ -49,7 +49,7 @@ def restic(droplet: Droplet, *argv: str, repository: str = SFTP, cwd: str = "/")
     words = " ".join(shlex.quote(word) for word in argv)
     return droplet.sh(
         f"cd {cwd}; set -a; . {SECRETS}.environment; export TZ=UTC RESTIC_REPOSITORY={repository}"
-        f" RESTIC_PASSWORD_FILE={SECRETS}.password; restic --no-cache -o {shlex.quote(f'sftp.command={_SSH}')} {words}"
+        f" RESTIC_PASSWORD_FILE={SECRETS}.password; restic --no-cache -o {shlex.quote(f'sftp.command={SSH}')} {words}"
     )
 
 
@@ -80,9 +80,9 @@ def history(droplet: Droplet) -> dict[str, Any]:
     return found
 
 
-def metric(droplet: Droplet, name: str) -> float:
-    """A value of the copies' metrics."""
-    return float(droplet.sh(f"sed -n 's/^{name}{{.*}} //p' {METRICS}"))
+def metric(droplet: Droplet, name: str, path: str = METRICS) -> float:
+    """A value of the metrics, by default of the copies'."""
+    return float(droplet.sh(f"sed -n 's/^{name}{{.*}} //p' {path}"))
 
 
 def wait_gone(droplet: Droplet, pattern: str) -> None:
@@ -92,8 +92,12 @@ def wait_gone(droplet: Droplet, pattern: str) -> None:
 
 
 @contextlib.contextmanager
-def slow_copy(droplet: Droplet) -> Iterator[subprocess.Popen[str]]:
-    """backup_db.sh with data that nothing else has, in the middle of copying it at 100 KiB per second (20 seconds)."""
+def slow_copy(droplet: Droplet, through: str = "{}") -> Iterator[subprocess.Popen[str]]:
+    """backup_db.sh with data that nothing else has, in the middle of copying it at 100 KiB per second (20 seconds).
+
+    Args:
+        through: what runs the command at the place of the braces.
+    """
     psql = "docker exec -i titan-postgres psql -X -q -U titan -d titan_brain"
     table = "CREATE TABLE offsite_filler AS SELECT md5(random()::text) a FROM generate_series(1,60000)"
     settings = json.loads(droplet.sh("cat /opt/titan/scripts/ops/backup_db.json"))
@@ -101,7 +105,7 @@ def slow_copy(droplet: Droplet) -> Iterator[subprocess.Popen[str]]:
     droplet.sh(f"umask 077; cat >/root/slow.json <<'END'\n{json.dumps(settings)}\nEND\n{psql} -c \"{table}\"")
     storage("exec", "NAME", "touch", "/tmp/began")
     try:
-        run = "python3 -I /opt/titan/lib/titan-ops.pyz --config /root/slow.json big"
+        run = through.format("python3 -I /opt/titan/lib/titan-ops.pyz --config /root/slow.json big")
         with droplet.background(f"{run} 2>&1; echo rc=$?") as process:
             look = "find /store/titan/data -type f -newer /tmp/began | grep -q ."
             storage("exec", "NAME", "sh", "-c", f"for i in $(seq 600); do {look} && exit 0; sleep 0.1; done; exit 1")

@@ -240,15 +240,17 @@ class _Job:
         for action in actions:
             self._begin()
             try:
-                told = perform_locked(
-                    self._settings.offsite,
-                    action,
-                    self._settings.stack,
-                    holder=f"backup_db.sh as {_user()}",
-                    clock=self._clock,
-                    cancelled=lambda: self._cancelled,
-                    redact=self.redact,
-                )
+                with shown(self.progress, err):
+                    told = perform_locked(
+                        self._settings.offsite,
+                        action,
+                        self._settings.stack,
+                        holder=f"backup_db.sh as {_user()}",
+                        clock=self._clock,
+                        cancelled=lambda: self._cancelled,
+                        redact=self.redact,
+                        progress=self.progress,
+                    )
             except Exception as exc:  # pylint: disable=broad-exception-caught
                 self.fail(exc, HISTORY[action], err, f"FAILED OFF-SITE ({action})")
                 return NOT_OFFSITE

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.errors import InvalidInput, Mistaken, OpsError, Refused
 from ..core.files import ensure_private_dir, fsync_dir
+from ..core.progress import Tally
 from . import catalog, manifest
 from .naming import is_backup
 from .offsite import of_database, told
@@ -25,6 +26,7 @@ LATEST = "latest"
 # Beside the backups, so that it takes its final name by a rename; no backup's run cleans it away, for it is no dump's.
 _STAGING = ".offsite"
 _AS_BEFORE = "Nothing was added to the backups, which are as they were."
+_MAKE_ONE = "Make one with backup.yml, or see whether the database and the repository's address are right."
 
 
 def fetch(options: OffsiteOptions, restic: Restic, *, name: str = LATEST, check_mode: bool = False) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def fetch(options: OffsiteOptions, restic: Restic, *, name: str = LATEST, check_
         What a result says of it: ``changed``, ``backup`` (its path) and what ``told`` gives.
 
     Raises:
-        InvalidInput: there is no such backup, or another one of its name is in the directory.
+        Mistaken: there is no such backup.
+        InvalidInput: there is none at all, or another one of its name is in the directory.
         OpsError: it could not be brought, or is not what its manifest says; nothing was added.
     """
     found = _find(options, restic, name)
@@ -73,7 +76,7 @@ def drop_staging(options: OffsiteOptions) -> None:
 def _find(options: OffsiteOptions, restic: Restic, name: str) -> Snapshot:
     if not name.strip():
         # The newest is taken for whoever asks for it, not for a variable that is empty.
-        raise InvalidInput("No backup was named", hint=f"Say its name, or {LATEST} for the newest.")
+        raise Mistaken("No backup was named", hint=f"Say its name, or {LATEST} for the newest.")
     if not restic.exists():
         raise InvalidInput(f"There is no repository at {options.repository.address}", facts={"cause": "absent"})
     every = of_database(restic.snapshots(options.timeout), options.database)
@@ -110,11 +113,11 @@ def _only(matching: Sequence[Snapshot], name: str) -> Snapshot | None:
     """The newest of those that are the same backup.
 
     Raises:
-        InvalidInput: they are not the same one.
+        Mistaken: they are not the same one.
     """
     if name != LATEST and len({item.tags["sha256"] for item in matching}) > 1:
         known = "; ".join(f"{item.id[:8]} of {item.host}, made at {item.time}" for item in matching)
-        raise InvalidInput(
+        raise Mistaken(
             f"{name} is the name of different backups in the repository: {known}",
             hint="Name one by its snapshot's id, which those are.",
         )
@@ -132,8 +135,11 @@ def _unknown(options: OffsiteOptions, every: Sequence[Snapshot], name: str) -> I
                 f"There is no backup of {options.database}{whose} in {where}",
                 hint=f"Say whose with hostname; these hosts have some: {hosts}.",
             )
+    if name == LATEST:
+        # That there is none to take says something of the repository, and not of who asked.
+        return InvalidInput(f"There is no backup of {options.database} in {where}", hint=_MAKE_ONE)
     known = ", ".join(item.tags["backup"] for item in every[:5]) or "none"
-    return InvalidInput(
+    return Mistaken(
         f"There is no backup {name!r} of {options.database}{whose} in {where}", hint=f"The newest there: {known}."
     )
 
@@ -170,12 +176,16 @@ def _bring(options: OffsiteOptions, restic: Restic, found: Snapshot, path: str) 
     staging = os.path.join(options.directory, _STAGING)
     drop_staging(options)
     os.mkdir(staging, 0o700)
-    restic.restore(found.id, staging, options.timeout)
-    entry = os.path.join(staging, os.path.basename(path))
+    name, size = os.path.basename(path), int(found.tags.get("size") or 0)
+    restic.restore(found.id, staging, options.timeout, shown=(f"fetching {name} from off-site", size))
+    entry = os.path.join(staging, name)
     _own(entry)
     _own(manifest.path_of(entry))
     record = manifest.read(entry)
-    if record.sha256 != found.tags["sha256"] or catalog.digest(entry, cancelled=restic.cancelled) != record.sha256:
+    tally = Tally()
+    restic.progress.phase(f"computing the sha256 of {name}", record.size_bytes, done=lambda: tally.bytes)
+    sha256 = catalog.digest(entry, cancelled=restic.cancelled, seen=tally)
+    if record.sha256 != found.tags["sha256"] or sha256 != record.sha256:
         raise OpsError(
             f"What came from the repository is not the backup {record.name}: its sha256 differs from its manifest's",
             hint="Check the repository (backup_offsite.yml), and name another backup.",

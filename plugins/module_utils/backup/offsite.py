@@ -18,6 +18,7 @@ from typing import Any
 from ..core.clock import parse_timestamp
 from ..core.errors import OpsError, Refused
 from ..core.metrics import OFFSITE_CHECKED, OFFSITE_SUCCESS, Sample
+from ..core.progress import Tally
 from . import catalog, manifest
 from .catalog import Backup
 from .offsite_options import OffsiteOptions
@@ -79,9 +80,10 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
         if not seen.there:
             restic.init()
         failed: OpsError | None = None
-        for item in seen.missing:
+        for number, item in enumerate(seen.missing, 1):
+            which = f" ({number} of {len(seen.missing)})" if len(seen.missing) > 1 else ""
             try:
-                size = _copy_one(options, restic, item)
+                size = _copy_one(options, restic, item, which)
             except OpsError as exc:
                 failed = failed or _failed(item.name, exc)
                 if isinstance(exc, (Cancelled, ResticFailed)):
@@ -241,13 +243,15 @@ def _items(options: OffsiteOptions, mine: Sequence[Snapshot]) -> list[Item]:
     ]
 
 
-def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup) -> int | None:
+def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup, which: str) -> int | None:
     """Copy one; gives the bytes that the repository grew by, None when the backup has gone meanwhile."""
     made = item.manifest
     if made is None:
         raise OpsError(f"{item.name} has no manifest")
     try:
-        if catalog.digest(item.path, cancelled=restic.cancelled) != made.sha256:
+        tally = Tally()
+        restic.progress.phase(f"computing the sha256 of {item.name}{which}", item.size_bytes, done=lambda: tally.bytes)
+        if catalog.digest(item.path, cancelled=restic.cancelled, seen=tally) != made.sha256:
             raise OpsError(
                 "its sha256 is not the one of its manifest: the file is damaged",
                 hint="Remove it (titan.ops.db_backup with state: absent)",
@@ -259,7 +263,13 @@ def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup) -> int | No
         wanted = _size_with_manifest(item.path, made.size_bytes)
         moment = made.started.replace("T", " ").rstrip("Z")
         said = restic.backup(
-            options.directory, names, host=options.hostname, time=moment, tags=tags, timeout=options.timeout
+            options.directory,
+            names,
+            host=options.hostname,
+            time=moment,
+            tags=tags,
+            timeout=options.timeout,
+            shown=(f"copying {item.name} off-site{which}", wanted),
         )
     except (OpsError, OSError) as exc:
         if not os.path.lexists(item.path):

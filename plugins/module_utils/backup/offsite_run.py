@@ -14,6 +14,7 @@ from ..compose.project import StackOptions
 from ..core.clock import Clock
 from ..core.errors import OpsError
 from ..core.lock import host_lock
+from ..core.progress import Progress
 from ..core.redact import Redactor
 from .fetch import drop_staging, fetch
 from .offsite import check, copy, forget
@@ -73,6 +74,7 @@ def perform_locked(
     clock: Clock,
     cancelled: Callable[[], bool],
     redact: Redactor,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Do an action by the settings of backup_db.sh, under the lock.
 
@@ -80,12 +82,14 @@ def perform_locked(
         OpsError: it could not be done.
     """
     params = typed(action_spec(), settings)
+    progress.phase("waiting for the lock of the copies off-site")
     with host_lock(
         os.path.join(stack.state_path, LOCK),
         reason=f"{action} backups off-site",
         holder=holder,
         timeout=stack.lock_timeout,
         clock=clock,
+        waiting=lambda held: progress.phase(f"waiting for the lock of the copies off-site, held by {held}"),
     ) as lock:
-        effects = ResticEffects(clock, cancelled, redact, kept=(lock,))
+        effects = ResticEffects(clock, cancelled, redact, kept=(lock,), progress=progress)
         return perform({**params, "action": action}, stack.project_src, effects, check_mode=False)

@@ -25,7 +25,9 @@ from typing import Any, Callable
 
 from ..core.clock import Clock
 from ..core.errors import InvalidInput, OpsError
+from ..core.progress import Progress
 from ..core.redact import Redactor, secret_values
+from .restic_words import CAUSES, CODES, HOPELESS, Shown, excerpt, sentences
 
 __all__ = ["Cancelled", "Repository", "Restic", "ResticEffects", "ResticFailed", "Snapshot"]
 
@@ -34,77 +36,6 @@ TAG = "titan.ops"
 _LOOK_EVERY = 0.05
 # Seconds in which restic removes its lock when it is asked to end.
 _GRACE = 10.0
-# restic repeats these for a quarter of an hour, and nothing will change meanwhile.
-_HOPELESS = re.compile(
-    r"The specified bucket does not exist|no space left on device|[Qq]uota exceeded|Access Denied"
-    r"|InvalidAccessKeyId|SignatureDoesNotMatch|request signature we calculated"
-)
-# What restic, ssh and the stores say (restic 0.14 to 0.18, OpenSSH 9 and 10), in the order in which it counts.
-_CAUSES: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "damaged",
-        r"repository contains errors|ciphertext verification failed|does not match id|invalid data returned",
-        "the repository is damaged",
-        "Make another one and copy into it (it takes all that is here), then look into this one.",
-    ),
-    (
-        "host_key",
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed",
-        "the SSH host key of the server is not the one in known_hosts",
-        "Somebody may be in between. Ask whoever runs the server for its new key before you replace the line.",
-    ),
-    (
-        "host_key",
-        r"Host key verification failed|No \S+ host key is known",
-        "the SSH host key of the server is unknown",
-        "Put the server's host key, got from whoever runs it, into the known_hosts file (ssh-keyscan prints it).",
-    ),
-    (
-        "refused",
-        r"Permission denied \([a-z,-]+\)|Load key .*: ",
-        "the server refuses the SSH key",
-        "Install the public key on the server, or name another one with ssh_key.",
-    ),
-    (
-        "refused",
-        r"Access Denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|signature we calculated",
-        "the store refuses the access key",
-        "Correct it in the environment file.",
-    ),
-    (
-        "password",
-        r"wrong password or no key found",
-        "the password is not the repository's",
-        "Correct the password file.",
-    ),
-    (
-        "locked",
-        r"already locked",
-        "another process has locked the repository",
-        "Run again when it has ended. A lock whose process is gone is removed by itself.",
-    ),
-    (
-        "full",
-        r"no space left on device|[Qq]uota exceeded|SSH_FX_FAILURE|QuotaExceeded|EntityTooLarge",
-        "the store is full, or refuses to write",
-        "Make room there, or keep fewer backups.",
-    ),
-    (
-        "absent",
-        r"repository does not exist|unable to open config file: L?[Ss]tat[^\n]*(?:does not exist|no such file)"
-        r"|The specified (?:bucket|key) does not exist",
-        "there is no repository",
-        "Is the address right? To make a new one there: backup_offsite.yml -e init=true.",
-    ),
-    (
-        "unreachable",
-        r"[Cc]onnection (?:refused|timed out|reset|lost)|[Ii]/[Oo] timeout|No route to host|no such host|EOF"
-        r"|Could not resolve hostname|[Nn]etwork is unreachable|Connection closed|broken pipe|ssh command exited",
-        "the server does not answer, or the connection broke",
-        "Run again when it does.",
-    ),
-)
-_RETRY_CODES = {10: "absent", 11: "locked", 12: "password"}
 
 
 class Cancelled(OpsError):
@@ -149,12 +80,14 @@ class ResticEffects:
         cancelled: whether the run was asked to end.
         redact: takes secrets out of restic's words.
         kept: file descriptors that it inherits: a restic that outlives us still holds our lock.
+        progress: is told how far it is.
     """
 
     clock: Clock
     cancelled: Callable[[], bool] = lambda: False
     redact: Redactor = field(default_factory=Redactor)
     kept: tuple[int, ...] = ()
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True)
@@ -188,6 +121,11 @@ class Restic:
         """Whether the run was asked to end."""
         return self._effects.cancelled
 
+    @property
+    def progress(self) -> Progress:
+        """Is told how far it is."""
+        return self._effects.progress
+
     def now(self) -> float:
         """Seconds since the epoch."""
         return self._effects.clock.now()
@@ -198,6 +136,7 @@ class Restic:
         Raises:
             ResticFailed: that cannot be told: it does not answer, or lets us not in.
         """
+        self.progress.phase("looking into the off-site repository")
         try:
             self._run(["cat", "config", "--no-lock"], "looking for it", self._repository.connect_timeout)
         except ResticFailed as exc:
@@ -208,6 +147,7 @@ class Restic:
 
     def init(self) -> None:
         """Make the repository (restic refuses where there is one)."""
+        self.progress.phase("making the off-site repository")
         self._run(["init"], "making it", self._repository.connect_timeout)
 
     def snapshots(self, timeout: float) -> list[Snapshot]:
@@ -228,14 +168,22 @@ class Restic:
             raise OpsError("restic's list of snapshots cannot be understood", hint="Look: restic snapshots.") from exc
 
     def backup(
-        self, directory: str, names: Sequence[str], *, host: str, time: str, tags: Mapping[str, str], timeout: float
+        self,
+        directory: str,
+        names: Sequence[str],
+        *,
+        host: str,
+        time: str,
+        tags: Mapping[str, str],
+        timeout: float,
+        shown: tuple[str, int | None] = ("copying off-site", None),
     ) -> dict[str, Any]:
-        """Copy entries of a directory; gives restic's summary."""
+        """Copy entries of a directory; gives restic's summary. ``shown``: as what, and of how many bytes."""
         arguments = ["backup", "--json", "--force", "--host", host, "--time", time, "--tag", TAG]
         arguments += [word for name, value in tags.items() for word in ("--tag", f"{name}={value}" if value else name)]
         if self._repository.limit_upload:
             arguments.append(f"--limit-upload={self._repository.limit_upload}")
-        text = self._unlocking([*arguments, "--", *names], "copying", timeout, cwd=directory)
+        text = self._unlocking([*arguments, "--", *names], "copying", timeout, cwd=directory, shown=shown)
         summary: dict[str, Any] = {}
         for line in text.splitlines():
             with contextlib.suppress(ValueError):
@@ -244,43 +192,68 @@ class Restic:
                     summary = found
         return summary
 
-    def restore(self, snapshot: str, target: str, timeout: float) -> None:
-        """Write a snapshot's files below a directory."""
-        self._run(["restore", snapshot, "--target", target, "--no-lock"], "reading", timeout)
+    def restore(
+        self, snapshot: str, target: str, timeout: float, *, shown: tuple[str, int | None] = ("fetching", None)
+    ) -> None:
+        """Write a snapshot's files below a directory. ``shown``: as what, and of how many bytes."""
+        arguments = ["restore", "--json", snapshot, "--target", target, "--no-lock"]
+        self._run(arguments, "reading", timeout, shown=shown)
 
     def forget(self, ids: Sequence[str], timeout: float) -> None:
         """Forget these snapshots and no other."""
+        self.progress.phase(f"forgetting off-site: {len(ids)} {'backup' if len(ids) == 1 else 'backups'}")
         self._unlocking(["forget", "--", *ids], "forgetting", timeout)
 
     def prune(self, timeout: float) -> None:
         """Free what no snapshot needs any more."""
+        self.progress.phase("freeing space in the off-site repository")
         self._unlocking(["prune"], "pruning", timeout)
 
     def check(self, subset: str, timeout: float) -> None:
         """Check the repository's structure, and read a part of its data."""
+        self.progress.phase("checking the off-site repository")
         self._unlocking(["check", *([f"--read-data-subset={subset}"] if subset else [])], "checking", timeout)
 
-    def _unlocking(self, arguments: Sequence[str], what: str, timeout: float, *, cwd: str = "/") -> str:
+    def _unlocking(
+        self,
+        arguments: Sequence[str],
+        what: str,
+        timeout: float,
+        *,
+        cwd: str = "/",
+        shown: tuple[str, int | None] | None = None,
+    ) -> str:
         """Run what a lock in the repository can hinder. restic's unlock removes only locks whose process is gone."""
         try:
-            return self._run(arguments, what, timeout, cwd=cwd)
+            return self._run(arguments, what, timeout, cwd=cwd, shown=shown)
         except ResticFailed as exc:
             if exc.cause != "locked":
                 raise
         self._run(["unlock"], "removing stale locks", self._repository.connect_timeout)
-        return self._run(arguments, what, timeout, cwd=cwd)
+        return self._run(arguments, what, timeout, cwd=cwd, shown=shown)
 
-    def _run(self, arguments: Sequence[str], what: str, timeout: float, *, cwd: str = "/") -> str:
+    def _run(
+        self,
+        arguments: Sequence[str],
+        what: str,
+        timeout: float,
+        *,
+        cwd: str = "/",
+        shown: tuple[str, int | None] | None = None,
+    ) -> str:
         options = [word for option in self._repository.options for word in ("-o", option)]
         effects, clock = self._effects, self._effects.clock
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            bytes_done = Shown(effects.progress, *shown, out.fileno()) if shown else None
             with self._started(["restic", "--no-cache", *options, *arguments], cwd, out.fileno(), err.fileno()) as run:
                 deadline = clock.monotonic() + timeout
                 late = False
                 while run.poll() is None and not late:
                     if effects.cancelled():
                         raise Cancelled("The run was asked to end")
-                    late = clock.monotonic() > deadline or _HOPELESS.search(_text(err.fileno())) is not None
+                    if bytes_done:
+                        bytes_done.look()
+                    late = clock.monotonic() > deadline or HOPELESS.search(_text(err.fileno())) is not None
                     clock.sleep(_LOOK_EVERY)
                 timed_out = clock.monotonic() > deadline
             if run.returncode == 0 and not late:
@@ -311,9 +284,10 @@ class Restic:
 
     def _failed(self, code: int, words: str, what: str, timeout: float | None) -> ResticFailed:
         where = f"The off-site repository {self._repository.address}"
-        last = " | ".join(_sentences(self._effects.redact(words)))[-400:]
-        for cause, pattern, sentence, hint in _CAUSES:
-            if (code == 3 and cause == "unreachable") or not re.search(pattern, words):
+        last = excerpt(self._effects.redact(words))
+        said = "\n".join(sentences(words))  # not the names of files, which its progress has
+        for cause, pattern, sentence, hint in CAUSES:
+            if (code == 3 and cause == "unreachable") or not re.search(pattern, said):
                 continue
             return ResticFailed(f"{where}: {sentence} ({what}; restic said: {last})", cause=cause, hint=hint)
         if timeout is not None:
@@ -322,7 +296,7 @@ class Restic:
                 cause="timeout",
                 hint="Is the server slow or gone? Give it longer with timeout or connect_timeout.",
             )
-        cause = "incomplete" if code == 3 else _RETRY_CODES.get(code, "")
+        cause = "incomplete" if code == 3 else CODES.get(code, "")
         return ResticFailed(f"{where}: {what} failed with exit code {code}: {last or 'no word of why'}", cause=cause)
 
     @contextlib.contextmanager
@@ -337,8 +311,8 @@ class Restic:
         environment.update(self._repository.environment)
         environment["RESTIC_REPOSITORY"] = self._repository.address
         environment["RESTIC_PASSWORD_FILE"] = self._repository.password_file
-        # Days are UTC's, as in the names of the backups; a line of progress every five seconds is plenty.
-        environment.update({"TZ": "UTC", "LC_ALL": "C.UTF-8", "RESTIC_PROGRESS_FPS": "0.2"})
+        # Days are UTC's, as in the names of the backups; a line of progress every second is what is shown.
+        environment.update({"TZ": "UTC", "LC_ALL": "C.UTF-8", "RESTIC_PROGRESS_FPS": "1"})
         try:
             # AnsibleModule.run_command is out of reach here: the engine runs without Ansible.
             process = subprocess.Popen(  # pylint: disable=ansible-bad-function
@@ -365,18 +339,7 @@ class Restic:
                     process.wait()
 
 
-def _sentences(words: str) -> Iterator[str]:
-    """What restic says to people: its lines of JSON are of progress, but for the last words of newer versions."""
-    for line in filter(None, (line.strip() for line in words.splitlines())):
-        if not line.startswith("{"):
-            yield line
-            continue
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if found.get("message_type") in ("exit_error", "error"):
-                yield str(found.get("message") or found.get("error"))
-
-
 def _text(fd: int) -> str:
-    """What was written so far (restic says little: its progress is not asked for often)."""
-    return os.pread(fd, 1 << 24, 0).decode("utf-8", "replace")
+    """What was written so far, at most the last 16 MB (half a day of progress; what counts comes last)."""
+    most = 1 << 24
+    return os.pread(fd, most, max(0, os.fstat(fd).st_size - most)).decode("utf-8", "replace")
