@@ -27,7 +27,8 @@ options:
   action:
     description:
       - V(copy) copies every good backup that is not in the repository, the newest first. Each is compared with the
-        sha256 of its manifest before. One that O(action=forget) would forget at once is left out.
+        sha256 of its manifest before; one that is damaged fails the task after all others were copied. One that
+        O(action=forget) would forget at once is left out.
       - V(forget) forgets those that O(keep_daily), O(keep_weekly) and O(keep_monthly) do not keep. The newest, the
         newest verified one, and those with a label always stay.
       - V(check) checks the repository and reads O(read_data_subset) of its data.
@@ -156,9 +157,10 @@ missing:
   elements: str
 cause:
   description:
-    - Why it failed, in a word. One of V(absent), V(password), V(host_key), V(refused), V(unreachable), V(locked),
-      V(full), V(timeout), V(incomplete), V(damaged), or empty.
-  returned: failure in the repository
+    - Why it failed, in a word. Of the repository V(absent), V(password), V(host_key), V(refused), V(unreachable),
+      V(locked), V(full), V(timeout), V(incomplete), V(damaged), or empty.
+    - V(backup) when backups on the host are at fault (those in RV(missing)), and all others are there.
+  returned: failure in the repository, or for a backup
   type: str
 """
 

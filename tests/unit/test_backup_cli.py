@@ -23,8 +23,9 @@ from typing import Any, TextIO
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, create, manifest, verify
+from ansible_collections.titan.ops.plugins.module_utils.backup import bundle, cli, create, manifest, offsite, verify
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import parse_timestamp
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.history import read_entries
 from ansible_collections.titan.ops.plugins.module_utils.core.progress import Progress
 from ansible_collections.titan.ops.tests.unit import postgres
@@ -214,6 +215,38 @@ def test_a_defect_of_ours_is_as_loud_as_any_failure(
     assert "ValueError: unheard of" in (tmp_path / "told").read_text()
     assert (host.last()["operation"], host.last()["result"]) == (operation, "failed")
     assert "ValueError" in host.last()["error"]
+
+
+@pytest.mark.parametrize(("cause", "done"), [("backup", ["copy", "forget", "check"]), ("unreachable", ["copy"])])
+def test_only_a_backup_on_the_host_that_is_damaged_does_not_end_what_goes_off_site(
+    host: Host, monkeypatch: pytest.MonkeyPatch, cause: str, done: list[str]
+) -> None:
+    begun: list[str] = []
+
+    def perform(_settings: Any, action: str, *_args: Any, **_more: Any) -> dict[str, Any]:
+        begun.append(action)
+        if action == "copy":
+            kind = offsite.Unfit if cause == "backup" else OpsError
+            raise kind("old.sql was not copied off-site: damaged", facts={"copied": ["good.sql"], "cause": cause})
+        return {"changed": action == "forget", "warnings": [], "forgotten": ["gone.sql"] * (action == "forget")}
+
+    monkeypatch.setattr(cli, "perform_locked", perform)
+    host.place.src.mkdir(exist_ok=True)
+    host.configure(offsite={"repository": "/srv/titan"})
+    code, out, err = host.run("--offsite")
+    assert (code, begun) == (3, done)
+    assert "FAILED OFF-SITE (copy): old.sql was not copied off-site: damaged" in err
+    lines = read_entries(str(host.place.src / "logs/ops.jsonl"))
+    assert (lines[0]["operation"], lines[0]["result"]) == ("backup_offsite", "failed")
+    assert host.metric('titan_operation_last_success{operation="backup_offsite"}', "backup_offsite") == 0
+    if cause == "backup":
+        assert out.splitlines() == [
+            "copied off-site: good.sql",
+            "forgotten off-site: gone.sql",
+            "checked off-site: the repository is whole",
+        ]
+        check = "backup_offsite_check"
+        assert host.metric(f'titan_operation_last_success{{operation="{check}"}}', check) == 1
 
 
 def test_what_goes_off_site_is_shown_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

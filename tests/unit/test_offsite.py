@@ -22,6 +22,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.restic import Res
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.history import conclude
+from ansible_collections.titan.ops.plugins.module_utils.core.progress import Progress
 from ansible_collections.titan.ops.plugins.module_utils.core.redact import Redactor
 from ansible_collections.titan.ops.tests.unit.test_backup_files import backup
 
@@ -448,6 +449,53 @@ def test_a_copy_that_fails_says_what_it_has_changed(host: Host, made: bool, good
     assert bool(host.asked("init")) == made and len(failed.value.facts["copied"]) == good
     assert failed.value.facts.get("changed", False) == changed
     assert "as they were" in str(failed.value) and "whole" not in str(failed.value)
+
+
+def three(host: Host) -> tuple[str, str, str]:
+    """A good backup between two that are damaged, newest first; restic copies what it gets."""
+    names = [
+        backup(host.backups, f"titan_brain_2026-02-0{day}.sql", started=f"2026-02-0{day}T02:00:00Z").name
+        for day in (3, 2, 1)
+    ]
+    host.says("backup", SUMMARY.format(whole(host, names[1])))
+    for name in (names[0], names[2]):
+        (host.backups / name).write_bytes(b"dumq")
+    return names[0], names[1], names[2]
+
+
+def test_a_damaged_backup_keeps_no_other_one_back_and_all_of_them_are_named(host: Host) -> None:
+    new, good, old = three(host)
+    with pytest.raises(offsite.Unfit) as failed:
+        host.copy()
+    assert failed.value.facts["copied"] == [good] and failed.value.facts["missing"] == [new, old]
+    assert failed.value.facts["cause"] == "backup"
+    ended = conclude("backup_offsite", failed.value, started=0, seconds=0, who={})
+    assert ended.result == "failed" and ended.counts and ended.error
+    assert ended.error.startswith("2 backups were not copied off-site") and new in ended.error and old in ended.error
+    said = str(failed.value)
+    assert f"state=absent name={new}" in said and f"state=absent name={old}" in said
+    assert "The next run copies" not in said, "it never will"
+
+
+def test_a_repository_that_fails_is_the_reason_whatever_was_damaged_before(host: Host) -> None:
+    new, good, old = three(host)
+    host.says("backup", "sys.exit('ssh command exited: exit status 255')")
+    with pytest.raises(
+        OpsError, match=f"2 backups were not copied off-site: {good} .*the connection broke.*, {new}"
+    ) as failed:
+        host.copy()
+    assert not isinstance(failed.value, offsite.Unfit) and failed.value.facts["cause"] == "unreachable"
+    assert failed.value.facts["missing"] == [new, good, old] and "The next run copies" in str(failed.value)
+
+
+def test_a_request_to_end_is_no_fault_of_the_backup_that_is_being_read(host: Host) -> None:
+    """Nothing else is begun then."""
+    backup(host.backups, "titan_brain_2026-02-06.sql")
+    progress = Progress()
+    effects = ResticEffects(Clock(), lambda: "computing the sha256" in progress.line(), progress=progress)
+    with pytest.raises(OpsError, match="was asked to end") as failed:
+        offsite.copy(host.options(), Restic(host.options().repository, effects), init=False, check_mode=False)
+    assert not isinstance(failed.value, offsite.Unfit) and not host.asked("backup")
 
 
 # Bringing back

@@ -33,6 +33,7 @@ from storage import (
 )
 
 SUCCESS = "titan_backup_offsite_last_success_timestamp_seconds"
+CHECKED = "titan_backup_offsite_last_checked_timestamp_seconds"
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +100,26 @@ def test_a_second_run_sends_nothing_and_says_so(droplet: Droplet) -> None:
 
 
 def test_only_what_is_whole_and_ours_is_copied(droplet: Droplet) -> None:
-    """A file made by hand stays out; a damaged one stays out, is named, and keeps no other back."""
+    """A file made by hand stays out; a damaged one stays out, is named, and keeps nothing else from being done."""
     droplet.sh(f"echo SELECT 1 > {DIRECTORY}/by_hand.sql")
     made = [droplet.module("db_backup", label=label)["name"] for label in ("good", "rotten")]
     droplet.sh(f"printf X | dd of={DIRECTORY}/{made[1]} bs=1 seek=1000 conv=notrunc status=none")
     told = droplet.module("db_offsite", **OPTIONS)
+    lines = int(droplet.sh("wc -l < /opt/titan/logs/ops.jsonl"))
+    begun = float(droplet.sh("date +%s"))
+    played = droplet.playbook("backup_offsite")
+    checked = metric(droplet, CHECKED, f"{METRICS[:-5]}_check.prom")
+    run = droplet.host.run(f"{SCRIPT} --offsite")
+    added = [json.loads(line) for line in droplet.sh(f"tail -n +{lines + 1} /opt/titan/logs/ops.jsonl").splitlines()]
     droplet.sh(f"rm {DIRECTORY}/by_hand.sql {DIRECTORY}/{made[1]}*")
+    for text in (words(played), run.stdout + run.stderr):
+        assert f"{made[1]} was not copied off-site" in text, text
+    assert played.returncode == 2 and "The repository was checked and is whole" in words(played), words(played)
+    assert checked >= begun
+    assert run.rc == 3 and "checked off-site: the repository is whole" in run.stdout, run.stderr
+    failures = [(line["operation"], line["result"]) for line in added if line["operation"] == "backup_offsite"]
+    assert failures == [("backup_offsite", "failed")] * 2
+    assert metric(droplet, "titan_operation_last_success") == 0
     assert told["failed"] and f"{made[1]} was not copied off-site" in told["msg"] and "damaged" in told["msg"]
     assert (told["copied"], told["missing"]) == ([made[0]], [made[1]])
     assert made[0] in stored(droplet) and not {made[1], "by_hand.sql"} & stored(droplet)

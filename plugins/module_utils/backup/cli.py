@@ -27,6 +27,7 @@ from ..core.progress import Progress, shown
 from ..core.redact import Redactor
 from ..core.say import say
 from . import create, verify
+from .offsite import Unfit
 from .offsite_run import HISTORY, perform_locked
 from .settings import Settings
 from .tools import Effects
@@ -47,8 +48,8 @@ With --verify it is the drill: the database itself is not touched; its disk must
 that restores, with the rows that its manifest says, is marked as verified.
 
 Exit codes: 0 the backup is there, complete and checked (and off-site), or with --verify: it restores; 1 there is none,
-or it was not proved, and standard error says why; 2 wrong usage; 3 the backup is there, but not off-site; 75 another
-operation holds the host's lock.
+or it was not proved, and standard error says why; 2 wrong usage; 3 the backup is there, but it, or another one, is not
+off-site; 75 another operation holds the host's lock.
 """
 
 
@@ -230,6 +231,8 @@ class _Job:
     def go_offsite(self, actions: Sequence[str], out: TextIO, err: TextIO) -> int:
         """Do this with the repository, and say so; gives the exit code. What is on the host stays as it is.
 
+        A backup on the host that cannot be copied is a failure, and hinders nothing else.
+
         Raises:
             InvalidInput: there is none, or the user may not.
         """
@@ -237,6 +240,7 @@ class _Job:
             raise InvalidInput("No off-site repository is configured", hint="Set it, run schedule_backups.yml again.")
         if os.geteuid() != 0:
             raise InvalidInput("Backups are root's", hint="Run it with sudo.")
+        ended = OK
         for action in actions:
             self._begin()
             try:
@@ -253,14 +257,18 @@ class _Job:
                     )
             except Exception as exc:  # pylint: disable=broad-exception-caught
                 self.fail(exc, HISTORY[action], err, f"FAILED OFF-SITE ({action})")
-                return NOT_OFFSITE
-            _warn(err, [*told["warnings"], *self.record(told, HISTORY[action])], self.redact)
+                ended = NOT_OFFSITE
+                if not isinstance(exc, Unfit):
+                    return ended
+                told = exc.facts
+            else:
+                _warn(err, [*told["warnings"], *self.record(told, HISTORY[action])], self.redact)
             for word in ("copied", "forgotten"):
                 for name in told.get(word, ()):
                     _say(out, f"{word} off-site: {name}")
             if action == "check":
                 _say(out, "checked off-site: the repository is whole")
-        return OK
+        return ended
 
     def fail(self, error: Exception, operation: str, err: TextIO, what: str) -> None:
         """Tell of a failure: the history, the metrics and the hook first, for the log may be what cannot be written."""

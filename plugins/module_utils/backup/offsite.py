@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.clock import parse_timestamp
-from ..core.errors import OpsError, Refused
+from ..core.errors import Damaged, OpsError, Refused
 from ..core.metrics import OFFSITE_CHECKED, OFFSITE_SUCCESS, Sample
 from ..core.progress import Tally
 from . import catalog, manifest
@@ -25,9 +25,13 @@ from .offsite_options import OffsiteOptions
 from .restic import Cancelled, Restic, ResticFailed, Snapshot
 from .retention import Item, decide
 
-__all__ = ["check", "copy", "forget", "of_database", "told"]
+__all__ = ["Unfit", "check", "copy", "forget", "of_database", "told"]
 
 _NEXT = "The next run copies what is missing; to do it now: backup_offsite.yml, or backup_db.sh --offsite"
+
+
+class Unfit(OpsError):
+    """Backups on the host that could not be copied, for they are damaged, say; all others were."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
         check_mode: only look.
 
     Raises:
+        Unfit: that is for the backups on the host themselves; all others are there now.
         OpsError: not all of them are there now; the backups themselves are as they were.
     """
     try:
@@ -76,18 +81,21 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
     copied: list[str] = []
     warnings = list(seen.warnings)
     added = 0
+    stopped = False
     if not check_mode:
         if not seen.there:
             restic.init()
-        failed: OpsError | None = None
+        troubles: list[tuple[str, OpsError]] = []
         for number, item in enumerate(seen.missing, 1):
             which = f" ({number} of {len(seen.missing)})" if len(seen.missing) > 1 else ""
             try:
                 size = _copy_one(options, restic, item, which)
             except OpsError as exc:
-                failed = failed or _failed(item.name, exc)
-                if isinstance(exc, (Cancelled, ResticFailed)):
+                if restic.cancelled() or isinstance(exc, (Cancelled, ResticFailed)):
+                    troubles.insert(0, (item.name, exc))
+                    stopped = True
                     break  # it would be no better with the next
+                troubles.append((item.name, exc))
                 continue
             if size is None:
                 warnings.append(f"{item.name} was removed by the retention before it was copied")
@@ -95,7 +103,8 @@ def copy(options: OffsiteOptions, restic: Restic, *, init: bool, check_mode: boo
                 continue
             added += size
             copied.append(item.name)
-        if failed is not None:
+        if troubles:
+            failed = _failed(troubles, stopped)
             left = [name for name in names if name not in copied]
             failed.state = _state(options, left, copied)
             failed.facts.update(copied=copied, missing=left, warnings=warnings)
@@ -252,9 +261,9 @@ def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup, which: str)
         tally = Tally()
         restic.progress.phase(f"computing the sha256 of {item.name}{which}", item.size_bytes, done=lambda: tally.bytes)
         if catalog.digest(item.path, cancelled=restic.cancelled, seen=tally) != made.sha256:
-            raise OpsError(
+            raise Damaged(
                 "its sha256 is not the one of its manifest: the file is damaged",
-                hint="Remove it (titan.ops.db_backup with state: absent)",
+                hint=f"Remove it (titan.ops.db_backup with state=absent name={item.name})",
             )
         tags = {"database": made.database, "backup": made.name, "sha256": made.sha256, "size": str(made.size_bytes)}
         tags.update({"label": made.label} if made.label else {})
@@ -296,9 +305,20 @@ def _size_with_manifest(path: str, size: int) -> int | None:
         return None
 
 
-def _failed(name: str, exc: OpsError) -> OpsError:
-    hint = " ".join(part for part in (_dotted(exc.hint), _NEXT) if part)
-    return OpsError(f"{name} was not copied off-site: {exc.msg}", hint=hint, facts=exc.facts)
+def _failed(troubles: Sequence[tuple[str, OpsError]], stopped: bool) -> OpsError:
+    """All of it as one error; where it was stopped, by the first."""
+    (name, first), more = troubles[0], troubles[1:]
+    msg = f"{name} was not copied off-site: {first.msg}"
+    if more:
+        each = ", ".join(f"{name} ({exc.msg})" for name, exc in troubles)
+        msg = f"{len(troubles)} backups were not copied off-site: {each}"
+    hints = [_dotted(exc.hint) for _name, exc in troubles]
+    if stopped or any(not isinstance(exc, Damaged) for _name, exc in troubles):
+        hints.append(_NEXT)
+    hint = " ".join(dict.fromkeys(filter(None, hints)))
+    if stopped:
+        return OpsError(msg, hint=hint, facts=first.facts)
+    return Unfit(msg, hint=hint, facts={"cause": "backup"})
 
 
 def _moment(item: Snapshot) -> float:
