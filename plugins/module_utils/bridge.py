@@ -139,6 +139,7 @@ def run_module(
     *,
     mutates: str | None = None,
     history: str | Callable[[Mapping[str, Any]], str] | None = None,
+    looks: Callable[[Mapping[str, Any]], bool] | None = None,
     secret: str | None = None,
     hides: Sequence[str] = (),
     lock: str | None = None,
@@ -152,6 +153,7 @@ def run_module(
             lock is not taken in check mode.
         history: the operation's name in the history and the metrics, or what tells it from the options; None or "" for
             no history. Nothing is written in check mode.
+        looks: tells from the options that this run changes nothing: it waits for nobody, as in check mode.
         secret: the option that names the secret which the operation rotates.
         hides: options with no_log whose values may be ordinary words and are never in the result.
         lock: a lock in the state directory that is taken instead of the host's.
@@ -175,8 +177,12 @@ def run_module(
 
     context.begin()
     try:
-        reads_only = mutates is None or module.check_mode
-        result = operation(context) if reads_only else _locked(context, operation, str(mutates), record, lock)
+        if mutates is None or module.check_mode:
+            result = operation(context)
+        elif looks and looks(context.params):
+            result = _looking(context, operation, mutates)
+        else:
+            result = _locked(context, operation, mutates, record, lock)
     except OpsError as exc:
         if isinstance(exc, LockHeld):
             context.begin()  # it never began: the wait was not its own
@@ -202,6 +208,23 @@ def run_module(
     raise AssertionError("exit_json returned")
 
 
+def _refuse_without_root(reason: str) -> None:
+    if os.geteuid() != 0:
+        raise Refused(
+            f"This must run as root on the managed host to {reason}, not as user id {os.geteuid()}",
+            hint="Set become: true (the playbooks do), and let the user use sudo.",
+        )
+
+
+def _looking(context: Context, operation: Operation, reason: str) -> dict[str, Any]:
+    """Without the lock, be an operation under way or not; a look may be long, so that it is shown, and can be ended."""
+    _refuse_without_root(reason)
+    with published(context.progress, os.environ.pop(TOKEN, None)):
+        _survive_signals(context)
+        context.progress.phase("making the plan")
+        return operation(context)
+
+
 def _locked(
     context: Context,
     operation: Operation,
@@ -209,11 +232,7 @@ def _locked(
     record: Callable[[dict[str, Any] | Exception], None],
     lock_name: str | None,
 ) -> dict[str, Any]:
-    if os.geteuid() != 0:
-        raise Refused(
-            f"This must run as root on the managed host to {reason}, not as user id {os.geteuid()}",
-            hint="Set become: true (the playbooks do), and let the user use sudo.",
-        )
+    _refuse_without_root(reason)
     options = context.options()
     if not os.path.isdir(options.project_src):
         context.open()  # tells what is wrong before a lock file is made anywhere

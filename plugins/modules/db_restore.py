@@ -26,7 +26,8 @@ description:
   - Takes every format of M(titan.ops.db_backup), and dumps that were made by hand, plain (also packed with gzip or
     zstd, or with a terminal's carriage returns), custom or directory, whatever they are called. One that goes to other
     databases by itself is refused.
-  - Without O(confirm) nothing is changed; the result says what would be.
+  - Without O(confirm) nothing is changed; the result says what would be. As in check mode, that waits for nobody, and
+    a warning says when another operation is under way.
   - A run that was killed leaves a journal. The next one finishes or undoes it first.
 extends_documentation_fragment:
   - titan.ops.stack
@@ -274,7 +275,7 @@ def operation(context: Context) -> dict:
     effects = effects_of(stack, lambda: context.cancelled, progress=context.progress)
     dry = context.check_mode or options.confirm is None
     connector = functools.partial(Server, runner=context.runner)
-    recover_others(stack, JOURNAL, check_mode=dry, locked=not context.check_mode, connector=connector)
+    recover_others(stack, JOURNAL, check_mode=dry, connector=connector)
     return restore(stack, options, effects, check_mode=context.check_mode)
 
 
@@ -286,7 +287,13 @@ def _history(params: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    run_module({**restore_spec(), **progress_spec()}, operation, mutates="restore the database", history=_history)
+    run_module(
+        {**restore_spec(), **progress_spec()},
+        operation,
+        mutates="restore the database",
+        history=_history,
+        looks=lambda params: params["confirm"] is None,
+    )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from ansible_collections.titan.ops.plugins.module_utils.compose.stack import Sta
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError, Refused
 from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal
+from ansible_collections.titan.ops.plugins.module_utils.core.lock import host_lock
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.fakes import FakeCli, container
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place, SidecarEngine
@@ -272,6 +273,20 @@ def test_without_confirm_and_in_check_mode_nothing_changes_and_the_plan_is_the_r
     done = site.restore(path.name)
     for name in ("steps", "rows", "tables", "differences", "writers", "what", "dropped"):
         assert looked[name] == checked[name] == done[name], name
+
+
+def test_a_plan_made_while_another_one_is_under_way_says_so_and_takes_nothing_of_it_for_left_over(site: Site) -> None:
+    path = make(site)
+    side = siblings.side_name("titan_brain", "20260206140312")
+    mark = siblings.side_mark("titan_brain", "20260206140312")
+    site.server.sql(f"CREATE DATABASE {side}", f"COMMENT ON DATABASE {side} IS '{mark}'")
+    for how in ({"confirm": None}, {"check_mode": True}):
+        assert site.restore(path.name, **how)["tidied"] == [side]
+        with host_lock(site.open().options.lock_file, reason="restore", holder="alice", timeout=0, clock=Clock()):
+            told = site.restore(path.name, **how)
+        [warning] = told["warnings"]
+        assert warning.startswith("An operation is under way, so that this plan may not hold: alice (process ")
+        assert told["tidied"] == [] and side in site.databases()
 
 
 @pytest.mark.parametrize(

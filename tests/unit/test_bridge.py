@@ -24,7 +24,7 @@ from ansible_collections.titan.ops.plugins.module_utils.bridge import stack_spec
 HERE = Path(__file__).parent
 SECRET = "f2c9" * 16
 
-# The module under test: `operation` and `mutates` are the test's own.
+# The module under test: `operation`, `mutates` and `looks` are the test's own.
 MODULE = """\
 import contextlib, json, os, signal, sys
 sys.path.insert(0, {here!r})
@@ -35,14 +35,14 @@ from ansible_collections.titan.ops.plugins.module_utils.core.errors import OpsEr
 from ansible_collections.titan.ops.tests.unit import fakes
 
 SECRET = {secret!r}
-mutates = None
+mutates = looks = None
 
 def open_stack(context):
     context.stack = fakes.stack({{"titan-brain": {{"environment": {{"HMAC_SECRET": SECRET}}}}}})
 
 {body}
 with patch_module_args(json.load(sys.stdin)):
-    bridge.run_module({{"extra": {{"type": "str"}}}}, operation, mutates=mutates)
+    bridge.run_module({{"extra": {{"type": "str"}}}}, operation, mutates=mutates, looks=looks)
 """
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="an operation that changes something must run as root")
@@ -262,6 +262,26 @@ def operation(context):
         fcntl.flock(stream, fcntl.LOCK_EX)
         ran = run(src, reads if how != "check mode" else "mutates = 'x'\n" + reads, check=how == "check mode")
     assert ran.result["kept"] == 0
+
+
+@needs_root
+def test_a_run_that_only_looks_by_its_options_waits_for_nobody_and_can_be_ended(src: Path) -> None:
+    looks = """
+mutates = "x"
+looks = lambda params: params["extra"] is None
+def operation(context):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {"kept": len(context.runner._kept), "cancelled": context.cancelled}
+"""
+    path = src / "state" / "deploy.lock"
+    path.parent.mkdir()
+    with open(path, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert run(src, looks).result["kept"] == 0
+        assert "is held by" in run(src, looks, extra="confirmed").result["msg"]
+    assert run(src, looks).result["cancelled"] is True
+    assert run(src, looks, extra="confirmed").result["kept"] == 1
+    assert "must run as root" in run(src, "os.setuid(65534)\n" + looks).result["msg"]
 
 
 @needs_root

@@ -71,13 +71,11 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
     dry = check_mode or options.confirm is None
     recovered: str | None = None
     before: dict[str, Any] = {}
-    if dry and interrupted(stack):
-        busy = held_by(stack.options.lock_file) if check_mode else None
-        warnings.append(
-            f"An operation is under way, so that this plan may not hold: {busy}"
-            if busy
-            else "An interrupted restore was found: a real run finishes or undoes it first."
-        )
+    busy = held_by(stack.options.lock_file) if dry else None  # a plan waits for nobody
+    if busy:
+        warnings.append(f"An operation is under way, so that this plan may not hold: {busy}")
+    elif dry and interrupted(stack):
+        warnings.append("An interrupted restore was found: a real run finishes or undoes it first.")
     elif not dry:
         recovered, before = _recovered(stack, effects)
         warnings += stack.warnings
@@ -95,6 +93,8 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
         planned = plan(stack, options, cancelled=effects.cancelled)
         warnings += planned.warnings
         result.update(_told(planned))
+        if busy:
+            result["tidied"] = []  # what looks left over may be that one's own
         if not dry:
             result.update(_apply(stack, planned, effects, warnings))
     except OpsError as exc:

@@ -58,16 +58,13 @@ def _recover(stack: Stack, kinds: Sequence[str], *, socket: bool, connector: pg.
     return {kind: how for kind, how in done.items() if how}
 
 
-def recover_others(
-    stack: Stack, kind: str, *, check_mode: bool, locked: bool = False, connector: pg.Connector = Server
-) -> None:
+def recover_others(stack: Stack, kind: str, *, check_mode: bool, connector: pg.Connector = Server) -> None:
     """Before an operation of one kind, recover the others; in check mode, refuse to plan over a half-done one.
 
     Args:
         stack: the stack.
         kind: of the operation that begins.
-        check_mode: nothing may be recovered.
-        locked: the host's lock is ours, so that nobody else is under way.
+        check_mode: nothing may be recovered; the host's lock is not ours.
         connector: gives the database.
 
     Raises:
@@ -76,7 +73,7 @@ def recover_others(
     """
     if check_mode:
         others = [name for name in recover_all(stack, check_mode=True) if name != kind]
-        busy = held_by(stack.options.lock_file) if others and not locked else None
+        busy = held_by(stack.options.lock_file) if others else None
         if busy:
             raise Refused(
                 f"Another operation is under way ({', '.join(others)}), so that no plan can be made: {busy}",
