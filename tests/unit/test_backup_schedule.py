@@ -18,9 +18,10 @@ from typing import Any, Callable
 import pytest
 import yaml
 
+from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken
 from ansible_collections.titan.ops.plugins.module_utils.core.runner import Runner
 from ansible_collections.titan.ops.plugins.modules import backup_engine
 
@@ -226,6 +227,35 @@ def test_a_backup_that_is_named_in_a_way_that_is_not_heeded_is_refused(controlle
     for said, fine in (({}, "True"), ({"name": "old.sql"}, "False")):
         assert str(controller(f"{{{{ {refusal['that']} }}}}", **said)) == fine
         assert f"backup={said.get('name', '')}?" in controller(refusal["fail_msg"], **said)  # it is always rendered
+
+
+@pytest.mark.parametrize("undo", ["true", "false"])
+def test_what_is_named_in_a_way_that_a_restore_does_not_heed_is_refused(controller: Render, undo: str) -> None:
+    play = yaml.safe_load((ROLE.parents[1] / "playbooks/restore.yml").read_text())[0]
+    refusal = play["tasks"][0]["ansible.builtin.assert"]
+    for said, fine in (({"undo": undo}, "True"), ({"undo": undo, "name": "old"}, "False")):
+        assert str(controller(f"{{{{ {refusal['that']} }}}}", **said)) == fine
+        meant = "kept" if undo == "true" else "backup"
+        assert controller(refusal["fail_msg"], **said).endswith(f" did you mean -e {meant}={said.get('name', '')}?")
+
+
+@pytest.mark.parametrize(("backup", "looked_at"), [("offsite:latest", True), ("titan_brain_2026-02-06.sql", False)])
+@pytest.mark.parametrize("undo", ["true", "false"])
+def test_an_undo_with_a_backup_is_refused_before_that_is_brought(
+    controller: Render, backup: str, undo: str, looked_at: bool
+) -> None:
+    """One that is here already is refused by the module, in the same words."""
+    tasks = yaml.safe_load((ROLE / "tasks/restore.yml").read_text())
+    names = [task["name"] for task in tasks]
+    assert names.index("Refuse a backup for an undo") < names.index("Bring the backup back from off-site")
+    refusal = tasks[names.index("Refuse a backup for an undo")]
+    said = {"backup_name": backup, "undo": undo}
+    assert str(controller(f"{{{{ {refusal['when']} }}}}", **said)) == str(looked_at)
+    assert str(controller(f"{{{{ {refusal['ansible.builtin.assert']['that']} }}}}", **said)) == str(undo == "false")
+    spec = {name: item.get("default") for name, item in restore_spec().items()}
+    with pytest.raises(Mistaken) as caught:
+        RestoreOptions.from_params({**spec, "backup": backup, "undo": True}, "/opt/titan")
+    assert str(caught.value) == refusal["ansible.builtin.assert"]["fail_msg"]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,10 @@ class RestoreOptions:
                 hint=f"Give confirm={database} if that is what you mean.",
             )
         if self.undo and self.backup is not None:
-            raise Mistaken("undo takes the database from before back, and needs no backup", hint="Leave one out.")
+            raise Mistaken(
+                "undo takes the database from before back, and needs no backup",
+                hint="Leave backup out, or undo; an older database than the newest that is kept is named with kept.",
+            )
         if self.kept is not None and not self.undo:
             raise Mistaken("kept says which database undo takes back, and goes with it")
         if not 1 <= self.jobs <= _MOST_JOBS:
