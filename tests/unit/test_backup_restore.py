@@ -314,6 +314,14 @@ def test_nothing_to_undo_is_said(site: Site) -> None:
         site.restore(undo=True)
 
 
+def test_a_kept_database_that_is_not_there_is_a_slip_and_the_others_are_named(site: Site) -> None:
+    kept = site.restore(make(site).name)["kept"]
+    with pytest.raises(Mistaken, match=f"There is no kept database titan_brain__before_1; there is: {kept}") as caught:
+        site.restore(undo=True, kept="titan_brain__before_1")
+    assert str(caught.value.state) == "Nothing was changed." and site.kept() == [kept]
+    site.whole()
+
+
 # What does not match, or does not load, never takes the database's place
 
 

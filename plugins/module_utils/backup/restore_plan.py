@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from ..compose.stack import Stack
-from ..core.errors import InvalidInput, OpsError, Refused
+from ..core.errors import InvalidInput, Mistaken, OpsError, Refused
 from ..database.login import Connection
 from ..database.psql import quote_literal
 from ..health.probe import Probe
@@ -148,6 +148,7 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     """Look at everything that a restore needs; changes nothing.
 
     Raises:
+        Mistaken: there is no kept database of that name.
         InvalidInput: there is no such backup, or it is not one.
         Refused: the server or the stack cannot have it restored as things are.
         OpsError: the database cannot be reached.
@@ -241,7 +242,7 @@ def _to_take_back(options: RestoreOptions, kept: list[Kept]) -> Kept:
     found = next((item for item in kept if item.name == options.kept), None)
     if found is None:
         known = ", ".join(item.name for item in kept)
-        raise InvalidInput(f"There is no kept database {options.kept}; there is: {known}")
+        raise Mistaken(f"There is no kept database {options.kept}; there is: {known}")
     return found
 
 
