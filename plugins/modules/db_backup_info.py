@@ -59,6 +59,21 @@ backups:
     time:
       description: When its snapshot was taken (without a manifest, when the file was last written), UTC.
       type: str
+    age_seconds:
+      description: How long ago that was.
+      type: int
+    format:
+      description: V(plain), V(custom) or V(directory); null without a manifest, as are the next three.
+      type: str
+    compression:
+      description: V(none), V(gzip) or V(zstd).
+      type: str
+    label:
+      description: Its label; null for one that counts as the night's.
+      type: str
+    verified:
+      description: When a drill last restored it, UTC; null for never.
+      type: str
     state:
       description: V(good) or V(damaged) by its manifest, V(unknown) without one.
       type: str
@@ -84,7 +99,8 @@ from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, r
 def operation(context: Context) -> dict:
     """Look."""
     directory = directory_of(context.options().project_src, context.params["directory"])
-    backups = [told(item, checksums=context.params["checksums"]) for item in listed(directory)]
+    now, checksums = context.clock.now(), context.params["checksums"]
+    backups = [told(item, now=now, checksums=checksums) for item in listed(directory)]
     return {"changed": False, "directory": directory, "backups": backups, "leftovers": leftovers(directory)}
 
 

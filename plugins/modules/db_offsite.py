@@ -135,7 +135,7 @@ snapshot:
   returned: success, O(action=fetch)
   type: str
 time:
-  description: When it was made.
+  description: When it was made, UTC.
   returned: success, O(action=fetch)
   type: str
 sha256:

@@ -49,8 +49,11 @@ backups:
       description: The id of its snapshot.
       type: str
     time:
-      description: When it was made.
+      description: When it was made, UTC.
       type: str
+    age_seconds:
+      description: How long ago that was.
+      type: int
     sha256:
       description: Its sha256.
       type: str
@@ -62,7 +65,7 @@ backups:
       type: str
 """
 
-from ansible_collections.titan.ops.plugins.module_utils.backup.offsite import of_database, told
+from ansible_collections.titan.ops.plugins.module_utils.backup.offsite import listed, of_database
 from ansible_collections.titan.ops.plugins.module_utils.backup.offsite_options import OffsiteOptions, offsite_spec
 from ansible_collections.titan.ops.plugins.module_utils.backup.restic import Restic, ResticEffects
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
@@ -75,7 +78,7 @@ def operation(context: Context) -> dict:
     restic = Restic(options.repository, effects)
     there = restic.exists()
     found = of_database(restic.snapshots(options.timeout), options.database) if there else []
-    return {"changed": False, "exists": there, "backups": [told(item) for item in found]}
+    return {"changed": False, "exists": there, "backups": listed(found, context.clock.now())}
 
 
 def main() -> None:

@@ -162,11 +162,21 @@ def test_the_list_tells_good_damaged_and_unknown_newest_first(tmp_path: Path) ->
 def test_one_flipped_bit_is_found_by_the_checksum(tmp_path: Path, name: str) -> None:
     path = backup(tmp_path, name)
     (item,) = catalog.listed(str(tmp_path))
-    assert told(item, checksums=True)["state"] == "good"
+    assert told(item, now=NOW, checksums=True)["state"] == "good"
     (path / "toc.dat" if name.endswith(".dir") else path).write_bytes(b"dumq")
     (item,) = catalog.listed(str(tmp_path))
-    assert told(item)["state"] == "good", "only the checksum tells"
-    assert told(item, checksums=True)["trouble"] == "its sha256 is not the one of its manifest"
+    assert told(item, now=NOW)["state"] == "good", "only the checksum tells"
+    assert told(item, now=NOW, checksums=True)["trouble"] == "its sha256 is not the one of its manifest"
+
+
+def test_a_list_tells_how_old_and_of_what_kind_each_is(tmp_path: Path) -> None:
+    backup(tmp_path, "a.sql.zst", compression="zstd", label="x", verified="2026-02-06T05:00:00Z")
+    (tmp_path / "hand.sql").write_text("x")
+    os.utime(tmp_path / "hand.sql", (NOW + 60, NOW + 60))  # of a clock that is wrong
+    shown = ("time", "age_seconds", "format", "compression", "label", "verified")
+    hand, made = ({name: told(item, now=NOW)[name] for name in shown} for item in catalog.listed(str(tmp_path)))
+    assert tuple(made.values()) == ("2026-02-06T02:00:00Z", 43392, "plain", "zstd", "x", "2026-02-06T05:00:00Z")
+    assert tuple(hand.values()) == ("2026-02-06T14:04:12Z", 0, None, None, None, None)
 
 
 def test_what_a_killed_run_leaves_is_cleaned_and_nothing_else(tmp_path: Path) -> None:

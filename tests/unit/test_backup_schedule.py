@@ -18,12 +18,14 @@ from typing import Any, Callable
 import pytest
 import yaml
 
+from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, report
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken
 from ansible_collections.titan.ops.plugins.module_utils.core.runner import Runner
 from ansible_collections.titan.ops.plugins.modules import backup_engine
+from ansible_collections.titan.ops.tests.unit.test_backup_files import NOW, backup
 
 Render = Callable[..., Any]
 Settings = Callable[..., dict[str, Any]]
@@ -267,3 +269,89 @@ def test_what_is_said_of_a_backup_tells_why_others_go(controller: Render, check:
     text = (ROLE / "templates/backup.txt.j2").read_text()
     told = controller(text, ansible_check_mode=check, __backup_made={**made, "removed": ["old.sql"]})
     assert f"{said}old.sql" in told
+
+
+# The list
+
+TABLE = """\
+Backups in /opt/titan/backups/db
+  name                        time (UTC)                age      size  format          label   drill (UTC)       state
+  hand.sql                    2026-02-06 14:03    0 h 0 min    2.5 MB  -               -       -                 unknown
+    it has no manifest, so it was not made here
+  titan_brain_2026-02-06.sql  2026-02-06 02:00   12 h 3 min       4 B  plain           -       2026-02-06 05:00  good
+  cut.sql                     2026-02-05 02:00     1 d 12 h       2 B  plain           -       never             DAMAGED
+    it has 2 bytes, its manifest says 4
+  old.dir                     2026-01-06 02:00    31 d 12 h       4 B  directory gzip  before  never             good
+  .x.sql.partial: of a backup under way, or left by one that was killed; the next backup removes it then
+  state: by its size in the manifest; -e checksums=true reads every one and compares its sha256
+"""
+AWAY = """\
+  name                                  time (UTC)                age      size  snapshot  label  host
+  titan_brain_2026-02-06T140312Z_x.sql  2026-02-06 14:03    0 h 0 min    3.0 GB  ab12cd34  x      old
+"""
+
+
+@pytest.fixture
+def list_of(tmp_path: Path) -> dict[str, Any]:
+    """What db_backup_info says of a directory."""
+    backup(tmp_path, "titan_brain_2026-02-06.sql", verified="2026-02-06T05:00:00Z")
+    backup(tmp_path, "old.dir", format="directory", compression="gzip", label="before", started="2026-01-06T02:00:00Z")
+    backup(tmp_path, "cut.sql", started="2026-02-05T02:00:00Z").write_bytes(b"du")
+    (tmp_path / "hand.sql").write_bytes(b"x" * 2_500_000)
+    os.utime(tmp_path / "hand.sql", (NOW, NOW))
+    told = [report.told(item, now=NOW) for item in catalog.listed(str(tmp_path))]
+    return {"directory": "/opt/titan/backups/db", "backups": told, "leftovers": [".x.sql.partial"]}
+
+
+def shown(controller: Render, listed: dict[str, Any], away: dict[str, Any], **said: Any) -> list[str]:
+    text = "#jinja2: trim_blocks:True\n" + (ROLE / "templates/list.txt.j2").read_text()
+    known = {"__backup_listed": listed, "__backup_listed_away": away, **said}
+    lines = str(controller(text, **known)).splitlines()
+    # a space at the end of one, and Ansible prints all of it in quotes, as a single line
+    assert [line for line in lines if line != line.rstrip()] == []
+    return [line for line in lines if line]
+
+
+def test_the_list_is_a_table_in_which_a_damaged_backup_stands_out(controller: Render, list_of: dict[str, Any]) -> None:
+    assert shown(controller, list_of, {"skipped": True}) == TABLE.splitlines()
+    assert shown(controller, list_of, {"skipped": True}, checksums="true")[-1] == (
+        "  state: by its size and sha256 in the manifest"
+    )
+    none = shown(controller, {**list_of, "backups": [], "leftovers": []}, {"skipped": True})
+    assert none == ["Backups in /opt/titan/backups/db", "  none"]
+
+
+def test_the_list_shows_what_is_off_site_too_and_says_when_it_could_not_look(
+    controller: Render, list_of: dict[str, Any]
+) -> None:
+    there = {"name": "titan_brain_2026-02-06T140312Z_x.sql", "hostname": "old", "snapshot": "ab12cd34ef", "sha256": "0"}
+    there.update(time="2026-02-06T14:03:12Z", age_seconds=7, size_bytes=3_000_000_000, label="x")
+    where = {"backup_offsite_repository": "sftp:me@there:/titan"}
+
+    def away(**told: Any) -> list[str]:
+        lines = shown(controller, {**list_of, "backups": [], "leftovers": []}, told, **where)
+        assert lines[2] == "Off-site, sftp:me@there:/titan"
+        return lines[3:]
+
+    assert away(exists=True, backups=[there]) == AWAY.splitlines()
+    assert away(exists=True, backups=[]) == ["  none"]
+    assert away(exists=False, backups=[]) == ["  there is no repository yet: backup_offsite.yml -e init=true makes it"]
+    assert away(failed=False, msg="It does not answer.") == ["  NOT READ: It does not answer."]
+    refusal = yaml.safe_load((ROLE / "tasks/list.yml").read_text())[-1]["ansible.builtin.assert"]
+    for told, fine in (({"skipped": True}, True), ({"backups": []}, True), ({"msg": "No answer."}, False)):
+        assert str(controller(f"{{{{ {refusal['that']} }}}}", __backup_listed_away=told)) == str(fine)
+    said = controller(refusal["fail_msg"], __backup_listed_away={"msg": "No answer."})
+    assert said == "What is off-site could not be listed. No answer."
+
+
+def test_awx_gets_the_list_without_the_manifests(controller: Render, list_of: dict[str, Any]) -> None:
+    [task] = [item for item in yaml.safe_load((ROLE / "tasks/list.yml").read_text()) if "set_stats" in str(item)]
+    given = task["ansible.builtin.set_stats"]["data"]["titan_backups"]
+    away = {"exists": True, "backups": [{"name": "a", "snapshot": "ab12"}]}
+    told = controller(given, inventory_hostname="x", __backup_listed=list_of, __backup_listed_away=away)["x"]
+    assert (told["directory"], told["offsite"]) == ("/opt/titan/backups/db", away["backups"])
+    assert told["backups"] == [
+        {name: value for name, value in item.items() if name != "manifest"} for item in list_of["backups"]
+    ]
+    none = controller(given, inventory_hostname="x", __backup_listed=list_of, __backup_listed_away={"skipped": True})
+    assert none["x"]["offsite"] == []

@@ -420,6 +420,14 @@ def listed(
     return {"id": ident, "hostname": host, "time": f"2026-02-{day:02}T02:00:00Z", "tags": tags}
 
 
+def test_a_list_tells_how_old_each_is_and_its_time_in_utc_whatever_restic_says(host: Host) -> None:
+    found = dict(listed("titan_brain_2026-02-06.sql", "0"), time="2026-02-06T03:00:00.25+01:00")
+    host.says("snapshots", f"print(json.dumps([{found!r}]))")
+    mine = offsite.of_database(host.restic().snapshots(9), "titan_brain")
+    (told,) = offsite.listed(mine, 1770386592.0)
+    assert (told["time"], told["age_seconds"]) == ("2026-02-06T02:00:00Z", 43392)
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_damaged_backup_of_which_the_repository_has_a_good_copy_can_be_got_back(host: Host, there: bool) -> None:
     path = backup(host.backups, "titan_brain_2026-02-06.sql")

@@ -142,6 +142,22 @@ def test_a_backup_comes_back_after_the_host_has_lost_it(droplet: Droplet, unchan
     assert seen["state"] == "good"
 
 
+def test_the_list_shows_what_is_there_and_fails_where_it_cannot_be_seen(droplet: Droplet, unchanged: None) -> None:
+    done = droplet.playbook("list_backups")
+    assert changes(done) == 0
+    here, there = done.stdout.split(f"Off-site, {SFTP}")
+    for name in stored(droplet):
+        assert name in there
+    for name in backups(droplet):
+        assert name in here
+    for item in snapshots(droplet, "--tag", "titan.ops"):
+        assert item["id"][:8] in there
+    done = droplet.playbook("list_backups", "-e", "backup_offsite_ssh_key=/etc/titan-ops/nowhere.key")
+    said = words(done)
+    assert done.returncode != 0 and "NOT READ: " in said and "What is off-site could not be listed. " in said, said
+    assert all(name in said for name in backups(droplet))
+
+
 def test_a_restore_takes_one_straight_from_there(droplet: Droplet) -> None:
     """Without a confirmation it is brought and shown only; with one it takes the database's place."""
     newest = snapshots(droplet, "--tag", "titan.ops")[-1]

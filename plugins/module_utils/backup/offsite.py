@@ -22,10 +22,11 @@ from ..core.progress import Tally
 from . import catalog, manifest
 from .catalog import Backup
 from .offsite_options import OffsiteOptions
+from .report import stamp
 from .restic import Cancelled, Restic, ResticFailed, Snapshot
 from .retention import Item, decide
 
-__all__ = ["Unfit", "check", "copy", "forget", "of_database", "told"]
+__all__ = ["Unfit", "check", "copy", "forget", "listed", "of_database", "told"]
 
 _NEXT = "The next run copies what is missing; to do it now: backup_offsite.yml, or backup_db.sh --offsite"
 
@@ -190,11 +191,21 @@ def told(item: Snapshot) -> dict[str, Any]:
         "name": item.tags["backup"],
         "hostname": item.host,
         "snapshot": item.id,
-        "time": item.time,
+        "time": stamp(_moment(item)),
         "sha256": item.tags["sha256"],
         "size_bytes": int(item.tags.get("size") or 0),
         "label": item.tags.get("label"),
     }
+
+
+def listed(found: Sequence[Snapshot], now: float) -> list[dict[str, Any]]:
+    """Snapshots as plain data, with how old they are.
+
+    Args:
+        found: the snapshots.
+        now: seconds since the epoch.
+    """
+    return [{**told(item), "age_seconds": max(0, round(now - _moment(item)))} for item in found]
 
 
 def _look(options: OffsiteOptions, restic: Restic) -> _Look:

@@ -11,14 +11,20 @@ from typing import Any
 
 from .catalog import DAMAGED, GOOD, Backup, digest
 
-__all__ = ["told"]
+__all__ = ["stamp", "told"]
 
 
-def told(backup: Backup, *, checksums: bool = False) -> dict[str, Any]:
+def stamp(moment: float) -> str:
+    """Seconds since the epoch as RFC 3339, in UTC, to the second."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def told(backup: Backup, *, now: float, checksums: bool = False) -> dict[str, Any]:
     """A backup as plain data.
 
     Args:
         backup: the backup.
+        now: seconds since the epoch.
         checksums: read it all, and compare with its manifest.
 
     Raises:
@@ -27,13 +33,18 @@ def told(backup: Backup, *, checksums: bool = False) -> dict[str, Any]:
     state, trouble = backup.state, backup.trouble
     if checksums and state == GOOD and backup.manifest and digest(backup.path) != backup.manifest.sha256:
         state, trouble = DAMAGED, "its sha256 is not the one of its manifest"
-    moment = datetime.datetime.fromtimestamp(backup.moment, datetime.timezone.utc)
+    made = backup.manifest
     return {
         "name": backup.name,
         "path": backup.path,
         "size_bytes": backup.size_bytes,
-        "time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "time": stamp(backup.moment),
+        "age_seconds": max(0, round(now - backup.moment)),
+        "format": made.format if made else None,
+        "compression": made.compression if made else None,
+        "label": made.label if made else None,
+        "verified": made.verified if made else None,
         "state": state,
         "trouble": trouble,
-        "manifest": backup.manifest.as_dict() if backup.manifest else None,
+        "manifest": made.as_dict() if made else None,
     }
