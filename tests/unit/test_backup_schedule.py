@@ -271,6 +271,44 @@ def test_what_is_said_of_a_backup_tells_why_others_go(controller: Render, check:
     assert f"{said}old.sql" in told
 
 
+@pytest.mark.parametrize(
+    ("backup", "said"),
+    [
+        (
+            {"manifest": True},
+            ["its size is the manifest's. Not read yet: its sha256", "60 in 2 tables by the manifest;"],
+        ),
+        ({"kind": "SQL, zstd"}, ["checked: read to its end, which is that of a whole dump", "60 in 2 tables;"]),
+        ({"kind": "directory"}, ["checked: that it is an archive. Whether it is whole tells pg_restore"]),
+    ],
+)
+def test_a_plan_says_what_of_the_backup_was_checked_and_what_is_later(
+    controller: Render, backup: dict[str, Any], said: list[str]
+) -> None:
+    known = {"name": "x", "path": "/x", "kind": "SQL", "size_bytes": 1, "time": "", "age_seconds": 1, "verified": None}
+    rows = {"rows": 60, "tables": 2, "size_bytes": 1}
+    restored = {
+        "confirmed": False,
+        "undo": False,
+        "database": "titan_brain",
+        "backup": {"manifest": False, **known, **backup},
+        "rows": 60,
+        "tables": 2,
+        "today": rows,
+        "differences": {},
+        "steps": ["load"],
+        "kept": None,
+        "interruption": {},
+        "restore_seconds": 1.0,
+        **{name: [] for name in ("writers", "dropped", "tidied", "proved")},
+    }
+    text = "#jinja2: trim_blocks:True\n" + (ROLE / "templates/restore.txt.j2").read_text()
+    told = controller(text, ansible_check_mode=False, __backup_restored=restored)
+    assert [part for part in said if part not in told] == []
+    done = controller(text, ansible_check_mode=False, __backup_restored={**restored, "confirmed": True})
+    assert "checked" not in done and "60 in 2 tables\n" in done
+
+
 # The list
 
 TABLE = """\
