@@ -38,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
                 elif options.verb == "reset":
                     reset()
                 elif options.verb == "storage":
-                    (storage.remove if options.remove else storage.make)()
+                    (remove_storage if options.remove else storage.make)()
                 else:
                     down(with_images=options.images)
         return 0
@@ -69,6 +69,13 @@ def reset() -> None:
     droplet.ensure(images.droplet(base))
     stack.reset(images.stack(base))
     say("the stack is as at its beginning")
+
+
+def remove_storage() -> None:
+    if not (shutil.which("docker") and engine.answers()):
+        raise SandboxError("no Docker Engine answers.", state="nothing was changed.", do="start it: `sandbox up` does.")
+    storage.remove()
+    say("the storage and its network are gone")
 
 
 def down(*, with_images: bool) -> None:

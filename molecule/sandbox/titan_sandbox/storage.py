@@ -31,6 +31,11 @@ def make() -> None:
     run(["docker", "network", "connect", STORAGE_NETWORK, CONTAINER], what="connecting the Droplet to the storage")
     options = [f"--name={STORAGE}", "--hostname=storage", f"--network={STORAGE_NETWORK}", f"--tmpfs={_FULL}"]
     run(["docker", "run", "--detach", "--init", *options, STORAGE_IMAGE], what="starting the storage")
+    say(
+        f"the storage is up, and empty; the Droplet reaches it as {STORAGE} (molecule/offsite/prepare.yml sets both up)"
+    )
+    say(f"  SFTP: sftp:store@{STORAGE}:/store/titan, with the public key in its /home/store/.ssh/authorized_keys")
+    say(f"  S3: s3:http://{STORAGE}:9000/bucket/titan, after: docker exec -d {STORAGE} moto_server -H 0.0.0.0 -p 9000")
 
 
 def remove() -> None:
