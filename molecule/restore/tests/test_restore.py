@@ -151,6 +151,24 @@ def test_without_confirm_and_in_check_mode_nothing_changes(droplet: Droplet) -> 
     assert (droplet.fingerprint(), databases(droplet)) == (before, there)
 
 
+def test_a_plan_waits_for_no_operation_under_way_and_names_it(droplet: Droplet) -> None:
+    name = backed_up(droplet).rpartition("/")[2]
+    lock = "/opt/titan/state/deploy.lock"
+    holding = f'echo \'{{"holder": "alice", "pid": 1}}\' > {lock}; exec flock {lock} cat'
+    with droplet.background(holding):
+        droplet.sh(f"for i in $(seq 100); do flock -n {lock} true || exit 0; sleep 0.1; done; exit 1")
+        before, there = droplet.fingerprint(), databases(droplet)
+        done = droplet.playbook("restore", "-e", f"backup={name}")
+        assert (droplet.fingerprint(), databases(droplet)) == (before, there)
+        checked = droplet.playbook("restore", "--check", "-e", f"backup={name}", *CONFIRM)
+    droplet.sh(f"truncate -s 0 {lock}")
+    for said in (words(done), words(checked)):
+        assert "would be restored from" in said, said
+        assert "An operation is under way, so that this plan may not hold: alice (process 1)" in said, said
+    assert done.returncode != 0 and "Nothing was changed: this replaces the database titan_brain" in words(done)
+    assert changes(checked) == 1
+
+
 def test_bad_input_is_told_in_one_sentence_and_changes_nothing(droplet: Droplet) -> None:
     backed_up(droplet)
     dump = "docker exec titan-postgres pg_dump"
