@@ -921,6 +921,54 @@ def test_an_undo_after_an_interrupted_restore_undoes_that_one_and_not_the_one_be
     site.whole()
 
 
+@pytest.mark.parametrize("undo", [False, True], ids=["restore", "undo"])
+@pytest.mark.parametrize("step", ["swap the names", "start the writers"])
+def test_whether_a_killed_run_had_swapped_is_known_without_the_kept_database(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str, undo: bool
+) -> None:
+    """Somebody has dropped, by hand, what the new names or the old ones would be known by."""
+    path = make(site)
+    more(site)
+    if undo:
+        site.restore(path.name)
+    with monkeypatch.context() as patched:
+        killed_at(patched, step, written=True)
+        with pytest.raises(Killed):
+            site.restore(undo=True) if undo else site.restore(path.name)
+    swapped = step == "start the writers"
+    assert site.rows() == ("500" if swapped != undo else "510")
+    others = [name for name in site.databases() if name.startswith("titan_brain_")]
+    assert len(others) == 1
+    site.server.sql(f'DROP DATABASE "{others[0]}"')
+    assert restore.recover(site.open(), site.effects) == ("finished" if swapped else "undone")
+    assert site.rows() == ("500" if swapped != undo else "510") and site.databases() == DATABASES
+    site.whole()
+
+
+def test_a_database_that_is_neither_the_one_nor_the_other_is_said_and_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    with monkeypatch.context() as patched:
+        killed_at(patched, "start the writers", written=True)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    [kept] = site.kept()
+    site.server.sql("ALTER DATABASE titan_brain RENAME TO titan_brain_aside")
+    with pytest.raises(OpsError, match="has no database titan_brain"):
+        restore.recover(site.open(), site.effects)
+    site.server.sql("CREATE DATABASE titan_brain OWNER titan")
+    with pytest.raises(OpsError, match="neither the one from before nor the new one") as caught:
+        restore.recover(site.open(), site.effects)
+    assert site.journal().path in str(caught.value) and site.journal().load() and site.brain() == ["stop"]
+    site.server.sql("DROP DATABASE titan_brain", f"ALTER DATABASE {kept} RENAME TO titan_brain")
+    assert restore.recover(site.open(), site.effects) == "undone"
+    site.server.sql("COMMENT ON DATABASE titan_brain IS NULL")
+    assert site.rows() == "510"
+    site.whole()
+
+
 def test_a_probe_of_a_service_that_is_not_there_is_refused_before_anything(site: Site) -> None:
     path = make(site)
     probe = {"service": "titan-brian", "port": 3100, "path": "/health"}

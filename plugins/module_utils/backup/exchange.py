@@ -5,7 +5,8 @@
 """The part of a restore that can be interrupted: what is true now, forward to the end, or back to where it began.
 
 All that it must know is in its journal, so that a later run can do the same. Whether the names were swapped is never
-noted: the server itself tells.
+noted: the server itself tells, by the oid of the database that has the real name. Names can be changed by hand; an oid
+stays with its database.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ class Exchange:
         if self.writers.services:
             self.step("stop the writers", stopped=True)
             self.writers.stop()
-        self.step("swap the names", swapping=True)
+        oids = self._oids(server)
+        self.step("swap the names", swapping=True, new=oids.get(record["incoming"]), old=oids.get(database))
         names = {record["incoming"]: database}
         comments = {database: record["new_comment"]}
         if record["there"]:
@@ -193,27 +195,34 @@ class Exchange:
         """Whether the names are the new ones, by the server's own word.
 
         Raises:
-            OpsError: it does not answer, or there is neither the one nor the other.
+            OpsError: it does not answer, or the database is neither the one nor the other.
         """
         record, database = self._record, self.target.database
         if not record["swapping"]:
             return False
-        with contextlib.closing(connected(server.admin)) as session:
-            wanted = ", ".join(
-                quote_literal(str(name)) for name in (database, record["kept"] or database, record["incoming"])
-            )
-            names = {
-                name
-                for (name,) in session.run([f"SELECT datname FROM pg_catalog.pg_database WHERE datname IN ({wanted})"])
-            }
-        if not record["there"]:
-            return database in names and record["incoming"] not in names
-        if database not in names:
+        oid = self._oids(server).get(database)
+        if oid is not None and oid == record["new"]:
+            return True
+        if oid == record["old"] or not record["there"]:
+            return False
+        which = f"({record['kept']} or {record['incoming']})"
+        if oid is None:
             raise OpsError(
                 f"The server has no database {database}: somebody has renamed or dropped it since",
-                hint=f"Rename the right one ({record['kept']} or {record['incoming']}) to {database} by hand.",
+                hint=f"Rename the right one {which} to {database} by hand.",
             )
-        return record["kept"] in names
+        raise OpsError(
+            f"The database {database} is neither the one from before nor the new one: somebody has replaced it since",
+            hint=f"Rename the right one {which} to {database} by hand, and run recover.yml. If this is the right one, "
+            f"move the journal {self._journal.path} away, and start what is stopped.",
+        )
+
+    def _oids(self, server: Server) -> dict[str, str]:
+        """The oid of the database and of the one that takes its name, by name, as far as they are there."""
+        wanted = ", ".join(quote_literal(str(name)) for name in (self.target.database, self._record["incoming"]))
+        with contextlib.closing(connected(server.admin)) as session:
+            rows = session.run([f"SELECT datname, oid FROM pg_catalog.pg_database WHERE datname IN ({wanted})"])
+        return {row[0]: row[1] for row in rows}
 
     def undo(self) -> None:
         """Everything as it was before, by what is true now; the journal ends. May be repeated.
