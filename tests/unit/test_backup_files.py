@@ -90,6 +90,7 @@ def test_a_database_whose_name_is_no_file_name_is_refused(name: str) -> None:
         (".titan_brain_2026-02-06.sql.partial", "titan_brain_2026-02-06.sql"),
         (".x.sql.zst.pipe", "x.sql.zst"),
         (".x.dir.removed", "x.dir"),
+        (".x.sql.gz.manifest.json.titan-new", "x.sql.gz"),
         ("x.sql.partial", None),
         (".x.txt.partial", None),
         ("x.sql", None),
@@ -190,10 +191,13 @@ def test_what_a_killed_run_leaves_is_cleaned_and_nothing_else(tmp_path: Path) ->
     (tmp_path / ".d.dir.partial/1.dat").write_text("x")
     os.mkfifo(tmp_path / ".z.sql.gz.pipe")
     (tmp_path / ".mine").write_text("x")
+    # a drill that was killed while it marked a manifest
+    (tmp_path / ".whole.sql.manifest.json.titan-new").write_text("{")
     # a manifest whose backup somebody has moved elsewhere
     (tmp_path / "moved.sql.manifest.json").write_text("{}")
     found = catalog.leftovers(str(tmp_path))
-    assert found == [".d.dir.partial", ".gone.sql.partial", ".whole.sql.removed", ".z.sql.gz.pipe"]
+    marked = ".whole.sql.manifest.json.titan-new"
+    assert found == [".d.dir.partial", ".gone.sql.partial", marked, ".whole.sql.removed", ".z.sql.gz.pipe"]
     assert catalog.clean(str(tmp_path)) == found
     assert sorted(os.listdir(tmp_path)) == [
         ".mine",

@@ -34,7 +34,7 @@ _NAMED = re.compile(rf"(?!\.).+{_SUFFIX}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DATABASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 # What a run under way keeps beside the finished ones; a killed one leaves it behind, and the next removes it.
-_HIDDEN = re.compile(rf"\.(?P<name>.+{_SUFFIX})\.(?P<kind>partial|pipe|removed)")
+_HIDDEN = re.compile(rf"\.(?P<name>.+{_SUFFIX})\.(?:partial|pipe|removed|manifest\.json\.titan-(?:new|old))")
 
 
 def suffix(form: str, compression: str) -> str:
