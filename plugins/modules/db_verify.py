@@ -82,7 +82,7 @@ tidied:
 
 from ansible_collections.titan.ops.plugins.module_utils.backup.options import DrillOptions, drill_spec
 from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Effects
-from ansible_collections.titan.ops.plugins.module_utils.backup.verify import apply, plan
+from ansible_collections.titan.ops.plugins.module_utils.backup.verify import apply, plan, refuse_damaged
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
 from ansible_collections.titan.ops.plugins.module_utils.compose.engine import connect
 from ansible_collections.titan.ops.plugins.module_utils.core.progress import progress_spec
@@ -102,7 +102,9 @@ def operation(context: Context) -> dict:
     planned = plan(stack, asked.target, asked.directory, params["name"], effects, space_margin=asked.space_margin)
     result = {"tidied": list(planned.left)}
     after = "verified: now\n"
-    if not context.check_mode:
+    if context.check_mode:
+        refuse_damaged(planned)
+    else:
         result = apply(planned, effects, jobs=asked.jobs, timeout=asked.timeout)
         after = f"verified: {result['verified']}\n"
     before = f"verified: {planned.made.verified or 'never'}\n"

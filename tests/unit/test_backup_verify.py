@@ -21,7 +21,7 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, manifest, scratch, verify
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import Mistaken, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import Damaged, Mistaken, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
 
@@ -114,7 +114,10 @@ def test_the_newest_good_one_is_taken_and_damaged_ones_are_refused(place: Place)
     bad = make(place, label="b")
     bad.write_bytes(b"cut")
     assert drill(place)["name"] == good.name
-    with pytest.raises(Refused, match="cannot be verified: it has 3 bytes"):
+    with pytest.raises(Damaged, match="is damaged: it has 3 bytes"):
+        drill(place, bad.name)
+    Path(f"{bad}.manifest.json").write_text("{}")
+    with pytest.raises(Refused, match=r"cannot be verified: The manifest .* is not one"):
         drill(place, bad.name)
     for asked in ("../x.sql", "nope.sql", "/nope/" + good.name, f"{place.backups}/x.sql"):
         with pytest.raises(Mistaken, match="There is no backup") as caught:
@@ -317,6 +320,34 @@ def test_a_backup_that_is_proved_bad_does_not_count_as_verified_any_more(place: 
     assert "Do not rely on this backup" in str(error.hint)
     # said once: there is nothing to take back the second time
     assert "any more" not in str(fails(place, path, match).state)
+
+
+def test_one_that_is_cut_off_does_not_count_as_verified_any_more_and_check_mode_only_refuses_it(place: Place) -> None:
+    path = make(place)
+    drill(place)
+    path.write_bytes(path.read_bytes()[:-9])
+    planned = verify.plan(
+        place.stack, place.options().target, str(place.backups), path.name, place.effects, space_margin=0
+    )
+    with pytest.raises(Damaged, match="is damaged: it has") as caught:
+        verify.refuse_damaged(planned)
+    assert manifest.read(str(path)).verified and "Nothing was changed" in str(caught.value)
+    state = str(fails(place, path, "is damaged: it has").state)
+    assert state == "Nothing was restored. The backup does not count as verified any more."
+
+
+def test_a_mark_that_cannot_be_written_is_told_with_what_was_proved(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(place)
+
+    def refused(_path: str, _made: object) -> None:
+        raise OpsError("it could not be written: No space left on device", state="The old file is untouched.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "write", refused)
+        error = fails(place, path, "restores, as its manifest says, but that cannot be noted there: it could not be")
+    assert "titan_brain itself was not touched, and the scratch one was dropped" in str(error.state) and error.hint
 
 
 def test_a_mark_that_cannot_be_taken_back_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

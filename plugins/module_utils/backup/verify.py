@@ -14,7 +14,7 @@ from ..compose.container import Container
 from ..compose.project import StackOptions, members
 from ..compose.sidecar import remove_leftovers
 from ..core.clock import parse_timestamp
-from ..core.errors import Damaged, InvalidInput, Mistaken, OpsError, Refused
+from ..core.errors import NOTHING_CHANGED, Damaged, InvalidInput, Mistaken, OpsError, Refused
 from ..core.metrics import BACKUP_VERIFIED, Sample
 from . import catalog, manifest
 from .catalog import Backup
@@ -28,7 +28,7 @@ from .source import Source
 from .tools import Effects, drop_passfile
 from .work import work_directory
 
-__all__ = ["VerifyPlan", "apply", "plan"]
+__all__ = ["VerifyPlan", "apply", "plan", "refuse_damaged"]
 
 _NEWEST = "latest"
 _AGAIN = "Mend the cause and run again."
@@ -64,13 +64,13 @@ def plan(
     """Find the backup and the server; changes nothing.
 
     Raises:
-        InvalidInput: there is no such backup, or it is not whole.
+        InvalidInput: there is no such backup, or nothing that it could be compared with.
         OpsError: the database cannot be reached.
     """
     effects.progress.phase("looking at the database and its backups")
     backup = _chosen(directory, name, target.database)
     made = backup.manifest
-    if made is None or backup.state != catalog.GOOD:
+    if made is None:
         raise Refused(f"{backup.name} cannot be verified: {backup.trouble}", hint="Name another backup.")
     container = locate_server(members(stack, effects.engine.project_containers()), target.service)
     way = find_way(container, target, stack)
@@ -97,6 +97,18 @@ def _chosen(directory: str, name: str | None, database: str) -> Backup:
     return good[0]
 
 
+def refuse_damaged(planned: VerifyPlan) -> None:
+    """Refuse a backup whose size tells that it is not whole, as the drill does.
+
+    Raises:
+        Damaged: it is not.
+    """
+    if planned.backup.state != catalog.GOOD:
+        raise Damaged(
+            f"{planned.backup.name} is damaged: {planned.backup.trouble}", state=NOTHING_CHANGED, hint=_DISTRUST
+        )
+
+
 def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -> dict[str, Any]:
     """Restore, compare, drop, and mark the manifest; gives what a result says of it.
 
@@ -104,6 +116,11 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
         OpsError: the backup is not what its manifest says, and then not marked any more, or cannot be restored.
     """
     made, target = planned.made, planned.target
+    try:
+        refuse_damaged(planned)
+    except Damaged as exc:
+        exc.state = f"Nothing was restored.{_unmarked(planned)}"
+        raise
     tidied = [*drop_leftovers(planned.way), *remove_leftovers(effects.engine, planned.container)]
     tidied += catalog.clean(planned.backup.path.rpartition("/")[0])
     drop_passfile(effects, planned.container)
@@ -130,7 +147,11 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     except (OpsError, OSError) as exc:
         raise _failed(planned, exc, warnings) from exc
     moment = effects.clock.utc()
-    manifest.write(planned.backup.path, replace(made, verified=moment))
+    try:
+        manifest.write(planned.backup.path, replace(made, verified=moment))
+    except OpsError as exc:
+        told = f"{made.name} restores, as its manifest says, but that cannot be noted there: {exc.msg}"
+        raise _failed(planned, OpsError(told, hint=exc.hint, facts=exc.facts), warnings) from exc
     return {
         "restore_seconds": seconds,
         "rows": sum(made.rows.values()),
