@@ -18,7 +18,7 @@ from ..compose.container import Container
 from ..core.errors import OpsError, Refused
 from ..database.login import Connection, connect
 from ..database.psql import quote_ident, quote_literal
-from .session import RELATIONS, Way
+from .session import RELATIONS, UNLIMITED, Way
 
 __all__ = [
     "connected",
@@ -215,5 +215,5 @@ def connected(way: Way) -> Connection:
         OpsError: the server does not let us in.
     """
     session = connect(way.endpoint, way.password or "")
-    session.run(["SET standard_conforming_strings = on", "SET statement_timeout = 0"])
+    session.run([UNLIMITED, "SET standard_conforming_strings = on", "SET statement_timeout = 0"])
     return session
