@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import io
@@ -16,6 +17,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -290,6 +292,36 @@ def test_another_operation_is_named_and_has_its_own_exit_code(host: Host) -> Non
         code, _out, err = host.run()
     assert code == 75 and "host lock" in err
     assert host.place.names() == []
+
+
+def test_on_a_terminal_the_wait_for_the_lock_says_who_holds_it(host: Host) -> None:
+    """And ends with it: the lock is given up as soon as the terminal has shown the holder's name."""
+    lock = host.place.src / "state/deploy.lock"
+    lock.parent.mkdir()
+    host.configure(lock_timeout="30")
+    master, slave = pty.openpty()
+    with open(lock, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        record = {"holder": "deploy.sh", "reason": "release 42", "since": "2026-02-06T02:00:00Z", "pid": os.getpid()}
+        stream.write(json.dumps(record))
+        stream.flush()
+        seen = bytearray()
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):  # the run has ended, and with it the terminal
+                while b"held by deploy.sh" not in seen:
+                    seen.extend(os.read(master, 4096))
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        out = io.StringIO()
+        with os.fdopen(slave, "w") as err:
+            code = host.run_into(out, err)
+        watcher.join()
+    os.close(master)
+    assert f"waiting for the host's lock, held by deploy.sh (process {os.getpid()})" in seen.decode()
+    assert code == 0 and len(host.place.names()) == 2
 
 
 @pytest.mark.parametrize(
