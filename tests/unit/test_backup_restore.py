@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -748,6 +749,31 @@ def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site
     finally:
         site.server.sql("ALTER DATABASE away RENAME TO titan_brain")
     assert siblings.drop_expired(way, "titan_brain", Clock().now()) == [told["kept"]]
+
+
+def test_what_an_interrupted_restore_has_left_counts_as_room_for_the_one_that_drops_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    with monkeypatch.context() as patched:
+        killed_at(patched, "compare", written=True)
+        with pytest.raises(Killed):
+            site.restore(path.name)
+    os.remove(site.journal().path)  # or the next run would undo the killed one before it plans
+    [left] = [name for name in site.databases() if "__restore_" in name]
+    size = int(site.server.sql("SELECT pg_database_size('titan_brain')"))
+    # the server's container is this process here, and its root is ours
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=size * 3 // 2, f_frsize=1))
+    with pytest.raises(Refused, match="a second copy of it may take"):
+        site.restore(path.name, space_margin=3.0)
+    assert left in site.databases()
+    # twice as much as it takes, of which the half is free once that one is gone
+    planned = site.restore(path.name, confirm=None, space_margin=2.0)
+    assert planned["tidied"] == [left] and size / 2 < planned["needed_bytes"] < size * 3 / 2
+    assert site.restore(path.name, space_margin=2.0)["tidied"] == [left]
+    site.whole()
+    with pytest.raises(Refused, match="a second copy of it may take"):
+        site.restore(path.name, space_margin=2.0)
 
 
 def test_a_database_that_is_damaged_is_restored_all_the_same(site: Site) -> None:
