@@ -23,8 +23,10 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, create, manifest, session
 from ansible_collections.titan.ops.plugins.module_utils.backup.dump import check_tail
+from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
+from ansible_collections.titan.ops.tests.unit.fakes import NOW
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
 
 pytest.importorskip("psycopg2")
@@ -367,6 +369,102 @@ def test_a_stopped_server_or_a_file_for_a_directory_is_refused(place: Place) -> 
     place.backups.write_text("x")
     with pytest.raises(InvalidInput, match="is not a directory"):
         make(place)
+
+
+# What is said when it is not as it should be
+
+
+def test_the_password_is_in_nothing_that_a_failed_backup_says(place: Place, tmp_path: Path) -> None:
+    script = tmp_path / "pg_dump"
+    script.write_text(f"#!/bin/sh\nprintf '%s\\n' 'could not use {PASSWORD}' >&2; exit 1\n")
+    script.chmod(0o755)
+    place.engine.instead["pg_dump"] = str(script)
+    error = fails(place, "could not use")
+    assert PASSWORD not in str(error) and "of titan" not in str(error)
+
+
+def test_an_old_backup_that_cannot_be_removed_is_a_warning_and_the_new_one_is_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make(place)
+
+    def refused(path: str) -> None:
+        raise OpsError(f"{path} could not be removed: Operation not permitted")
+
+    monkeypatch.setattr(catalog, "take_away", refused)
+    second = make(place, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    assert second["removed"] == [] and {first["name"], second["name"]} <= set(place.names())
+    [warning] = second["warnings"]
+    assert warning.startswith("The new backup is whole, but an old one stays: ") and first["path"] in warning
+
+
+def test_a_read_only_file_system_is_called_that(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(place, label="earlier")
+    real = os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((*real(path)[:8], os.ST_RDONLY, 255)))
+    fails(place, "is on a read-only file system")
+
+
+def test_two_of_one_label_in_one_second_are_told_apart_by_an_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(clock, "now", lambda: NOW)
+    place.effects.clock = clock
+    first = make(place, label="x")
+    content = Path(first["path"]).read_bytes()
+    assert "a second later" in str(fails(place, "There is a backup .*_x.sql already", label="x").hint)
+    assert Path(first["path"]).read_bytes() == content
+
+
+def test_what_appears_under_the_name_meanwhile_is_not_replaced(place: Place) -> None:
+    planned = create.plan(place.stack, place.options(), place.effects)
+    place.backups.mkdir(parents=True)
+    Path(planned.path).write_text("of somebody else")
+    with pytest.raises(OpsError, match="has appeared meanwhile"):
+        create.apply(planned, place.effects)
+    assert place.names() == [planned.name] and Path(planned.path).read_text() == "of somebody else"
+    assert place.left() == []
+
+
+def test_a_disk_that_fails_at_the_name_is_told_and_nothing_is_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_old: str, _new: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", broken)
+    error = fails(place, "could not be finished: Input/output error")
+    assert (
+        error.state
+        == "No backup was made; what had been written of it was removed, and the earlier ones are as they were."
+    )
+
+
+def test_of_what_cannot_be_removed_nobody_says_that_it_was(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.engine.instead["pg_dump"] = "/bin/false"
+    planned = create.plan(place.stack, place.options(), place.effects)
+    real, calls = catalog.clean, []
+
+    def refused(directory: str) -> list[str]:
+        calls.append(directory)
+        if len(calls) == 1:
+            return real(directory)
+        raise OpsError(f"What an interrupted backup left in {directory} cannot be removed: Input/output error")
+
+    monkeypatch.setattr(catalog, "clean", refused)
+    with pytest.raises(OpsError, match="pg_dump failed") as caught:
+        create.apply(planned, place.effects)
+    assert "cannot be removed: Input/output error; the next run removes it." in str(caught.value.state)
+    assert "was removed" not in str(caught.value.state)
+
+
+def test_rows_that_cannot_be_counted_are_no_backup(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_session: object) -> dict[str, int]:
+        raise OpsError("The database titan-postgres refused: permission denied for table orders")
+
+    monkeypatch.setattr(create, "counts", refused)
+    fails(place, "permission denied for table orders")
 
 
 # The last line

@@ -429,3 +429,84 @@ def test_the_encoding_and_locale_are_the_manifests(place: Place, server: postgre
     drill(place)
     found = json.loads(seen[0])
     assert list(found.values()) == [told.properties["encoding"], told.properties["collate"], "titan"]
+
+
+# What is left, and what is said of it
+
+
+def failing(place: Place, tmp_path: Path, does: str) -> None:
+    """psql does this and no more."""
+    program = tmp_path / "psql"
+    program.write_text(f'#!/bin/sh\n[ "$1" != --version ] || exec {place.server.binaries}/psql --version\n{does}\n')
+    program.chmod(0o755)
+    place.engine.instead = {"psql": str(program)}
+
+
+def test_a_drill_removes_what_killed_runs_have_left_beside_the_databases(place: Place) -> None:
+    make(place)
+    beside = place.engine.server_container.id
+    place.engine.create("stray", {"Labels": {"titan.ops.sidecar": beside}})
+    (place.backups / ".titan_brain_2026-02-06.sql.partial").write_text("half")
+    passfile = Path(place.effects.run_dir) / f"pgpass-{beside[:12]}"
+    passfile.write_text("*:*:*:*:secret\n")
+    seen: list[bool] = []
+    place.engine.on_start = lambda argv: seen.append("secret" in passfile.read_text())
+    assert drill(place)["tidied"] == ["stray", ".titan_brain_2026-02-06.sql.partial"]
+    assert place.left() == [] and not [name for name in place.names() if name.startswith(".")]
+    assert seen and not any(seen)
+
+
+def test_the_password_is_in_nothing_that_a_failed_drill_says(place: Place, tmp_path: Path) -> None:
+    path = make(place)
+    failing(place, tmp_path, f"printf '%s\\n' 'could not use {PASSWORD}' >&2; exit 2")
+    error = fails(place, path, "could not use")
+    assert PASSWORD not in str(error) and "of titan" not in str(error)
+
+
+def test_a_full_disk_of_ours_is_told_in_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(place)
+
+    def full(*_args: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(verify, "load", full)
+    error = fails(place, path, f"{path.name} could not be restored: No space left on device")
+    assert "and the scratch one was dropped" in str(error.state) and error.hint
+
+
+def test_of_a_server_that_is_gone_nobody_says_that_the_scratch_database_was_dropped(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(place)
+    target, directory = place.options().target, str(place.backups)
+    planned = verify.plan(place.stack, target, directory, None, place.effects, space_margin=0)
+    failing(place, tmp_path, "exit 2")
+
+    def gone(_way: object) -> list[str]:
+        raise OpsError("The server is gone")
+
+    monkeypatch.setattr(verify, "leftovers", gone)
+    with pytest.raises(OpsError, match="psql failed") as caught:
+        verify.apply(planned, place.effects, jobs=1, timeout=60)
+    assert f"the next drill drops the scratch database {planned.name}" in str(caught.value.state)
+
+
+def test_a_copy_that_cannot_be_dropped_after_a_failed_drill_is_told_with_the_failure(
+    place: Place, tmp_path: Path
+) -> None:
+    make(place)
+    server = place.server
+    like = "FROM pg_database WHERE datname LIKE 'titan_brain\\_\\_verify\\_%'"
+    place.engine.on_start = lambda argv: server.sql(
+        f"UPDATE pg_database SET datistemplate = true WHERE datname IN (SELECT datname {like})"
+    )
+    failing(place, tmp_path, "exit 2")
+    with pytest.raises(OpsError, match="psql failed") as caught:
+        drill(place)
+    left = server.sql(f"SELECT datname {like}")
+    server.sql(f"ALTER DATABASE {left} IS_TEMPLATE false")
+    [warning] = caught.value.facts["warnings"]
+    assert left in warning and "until the next drill drops it" in warning
+    assert f"the next drill drops the scratch database {left}" in str(caught.value.state)
+    place.engine.on_start, place.engine.instead = lambda argv: None, {}
+    assert drill(place)["tidied"] == [left]
