@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import io
 import json
+import marshal
 import os
 import pty
 import select
@@ -473,6 +474,20 @@ def test_the_bundle_is_compiled_for_this_python_and_runs_under_another(
     loaded = elsewhere(path, f"import titan_ops.backup.cli; {listing}").split()
     assert len(loaded) > 20
     assert {Path(item).suffix for item in loaded} == {".pyc" if same else ".py"}
+
+
+def test_the_bundle_is_whole_where_the_code_cannot_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.14 has constants (slices) that the old version of marshal cannot hold."""
+
+    def refused(*_args: object) -> bytes:
+        raise ValueError("unmarshallable object")
+
+    monkeypatch.setattr(marshal, "dumps", refused)
+    path = tmp_path / "ops.pyz"
+    path.write_bytes(bundle.build(bundle.sources(ROOT)))
+    assert (
+        elsewhere(path, "import titan_ops.backup.cli as cli; print(cli.__file__)") == f"{path}/titan_ops/backup/cli.py"
+    )
 
 
 def test_the_exit_code_is_the_runs_own_where_nothing_can_be_said(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, manifest, scratch, verify
+from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, load, manifest, scratch, verify
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import Damaged, Mistaken, OpsError, Refused
 from ansible_collections.titan.ops.tests.unit import postgres
@@ -348,6 +348,20 @@ def test_a_mark_that_cannot_be_written_is_told_with_what_was_proved(
         patched.setattr(manifest, "write", refused)
         error = fails(place, path, "restores, as its manifest says, but that cannot be noted there: it could not be")
     assert "titan_brain itself was not touched, and the scratch one was dropped" in str(error.state) and error.hint
+
+
+def test_a_sha256_that_could_not_be_computed_is_no_damage(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(place, format="directory")
+    drill(place)
+
+    def exhausted(*_args: object, **_more: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(load, "digest", exhausted)
+    with pytest.raises(OpsError, match="could not be computed: MemoryError") as caught:
+        drill(place)
+    assert "damaged" not in str(caught.value) and "scratch one was dropped" in str(caught.value)
+    assert manifest.read(str(path)).verified
 
 
 def test_a_mark_that_cannot_be_taken_back_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

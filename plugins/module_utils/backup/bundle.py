@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import marshal
@@ -72,7 +73,9 @@ def build(files: Mapping[str, str]) -> bytes:
     content["__main__.py"] = MAIN
     packed = {name: text.encode() for name, text in content.items()}
     if _COMPILES_ALIKE:
-        packed.update({f"{name}c": _compiled(name, text) for name, text in content.items()})
+        # From 3.14 on some code has constants that marshal's old version cannot hold: then without.
+        with contextlib.suppress(ValueError):
+            packed.update({f"{name}c": _compiled(name, text) for name, text in content.items()})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(packed.items()):

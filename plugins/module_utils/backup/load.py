@@ -217,7 +217,7 @@ class _Hashing:
         self._tally = Tally()
         self._given_up = False
         self._sha256 = ""
-        self._error: OpsError | None = None
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> _Hashing:
@@ -231,7 +231,7 @@ class _Hashing:
     def _work(self) -> None:
         try:
             self._sha256 = digest(self._backup.path, cancelled=lambda: self._given_up, seen=self._tally)
-        except OpsError as exc:
+        except Exception as exc:  # pylint: disable=broad-exception-caught  # handed on to whoever waits
             self._error = exc
 
     def step(self) -> bool:
@@ -239,12 +239,15 @@ class _Hashing:
 
         Raises:
             Damaged: it is.
-            OpsError: it cannot be read.
+            OpsError: that cannot be told.
         """
         if self._thread.is_alive():
             return False
-        if self._error:
+        if isinstance(self._error, OpsError):
             raise self._error
+        if self._error:
+            why = str(self._error) or type(self._error).__name__
+            raise OpsError(f"The sha256 of {self._backup.name} could not be computed: {why}") from self._error
         if self._sha256 != self._made.sha256:
             raise _altered(self._backup)
         return False
