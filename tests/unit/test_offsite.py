@@ -374,6 +374,27 @@ def test_a_snapshot_that_lacks_a_part_is_forgotten_and_no_success(host: Host, re
     assert [item["words"] for item in host.asked("forget")] == [["forget", "--", "ab12"]]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_snapshot_of_what_could_not_be_read_is_forgotten(host: Host, gone: bool) -> None:
+    """restic ends with 3, and keeps it. A backup that the retention has taken meanwhile is no failure; others go on."""
+    path = backup(host.backups, "titan_brain_2026-02-06.sql")
+    other = backup(host.backups, "titan_brain_2026-02-05.sql", started="2026-02-05T02:00:00Z")
+    unreadable = f"os.remove({str(path)!r})" if gone else "pass"
+    host.says(
+        "backup",
+        f"bad = {path.name!r} in words\n{SUMMARY.format(whole(host, other.name))}\nif bad:\n    {unreadable}\n"
+        "    sys.exit(print('Warning: at least one source file could not be read', file=sys.stderr) or 3)",
+    )
+    if gone:
+        told = host.copy()
+        assert told["copied"] == [other.name] and "was removed by the retention" in told["warnings"][0]
+    else:
+        with pytest.raises(offsite.Unfit, match="at least one source file could not be read") as failed:
+            host.copy()
+        assert failed.value.facts["copied"] == [other.name] and failed.value.facts["missing"] == [path.name]
+    assert [item["words"] for item in host.asked("forget")] == [["forget", "--", "ab12"]]
+
+
 def test_a_drill_that_marks_the_manifest_meanwhile_is_no_failure(host: Host) -> None:
     path = backup(host.backups, "titan_brain_2026-02-06.sql")
     file = f"{path}.manifest.json"

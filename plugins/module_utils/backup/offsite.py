@@ -292,8 +292,13 @@ def _copy_one(options: OffsiteOptions, restic: Restic, item: Backup, which: str)
             shown=(f"copying {item.name} off-site{which}", wanted),
         )
     except (OpsError, OSError) as exc:
+        if isinstance(exc, ResticFailed) and exc.left:
+            # It keeps what it could read, and calls that a snapshot: nobody shall take it for the backup.
+            restic.forget([exc.left], options.timeout)
         if not os.path.lexists(item.path):
             return None
+        if isinstance(exc, ResticFailed) and exc.cause == "incomplete":
+            raise OpsError(exc.msg, hint=exc.hint) from exc  # the others may well be read
         if isinstance(exc, OpsError):
             raise
         raise OpsError(f"it cannot be read: {exc.strerror or exc}") from exc

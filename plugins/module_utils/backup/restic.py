@@ -43,11 +43,17 @@ class Cancelled(OpsError):
 
 
 class ResticFailed(OpsError):
-    """restic could not do it; ``cause`` is one word for why, "" when nobody knows."""
+    """restic could not do it.
+
+    Attributes:
+        cause: one word for why, "" when nobody knows.
+        left: the id of a snapshot that lacks what could not be read; "" without one.
+    """
 
     def __init__(self, msg: str, *, cause: str, hint: str | None = None) -> None:
         super().__init__(msg, hint=hint, facts={"cause": cause})
         self.cause = cause
+        self.left = ""
 
 
 @dataclass(frozen=True)
@@ -184,13 +190,7 @@ class Restic:
         if self._repository.limit_upload:
             arguments.append(f"--limit-upload={self._repository.limit_upload}")
         text = self._unlocking([*arguments, "--", *names], "copying", timeout, cwd=directory, shown=shown)
-        summary: dict[str, Any] = {}
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError):
-                found = json.loads(line)
-                if isinstance(found, dict) and found.get("message_type") == "summary":
-                    summary = found
-        return summary
+        return _summary(text)
 
     def restore(
         self, snapshot: str, target: str, timeout: float, *, shown: tuple[str, int | None] = ("fetching", None)
@@ -258,10 +258,13 @@ class Restic:
                 timed_out = clock.monotonic() > deadline
             if run.returncode == 0 and not late:
                 return _text(out.fileno())
-            words = _text(err.fileno()) + _text(out.fileno())
+            said = _text(out.fileno())
+            words = _text(err.fileno()) + said
         if "unable to start the sftp session" in words:
             words = self._ask_ssh() + words
-        raise self._failed(run.returncode, words, what, timeout if timed_out else None)
+        failed = self._failed(run.returncode, words, what, timeout if timed_out else None)
+        failed.left = str(_summary(said).get("snapshot_id") or "")
+        raise failed
 
     def _ask_ssh(self) -> str:
         """What ssh has to say: on a busy host restic ends before it has handed that on, or all of it."""
@@ -337,6 +340,17 @@ class Restic:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+
+
+def _summary(text: str) -> dict[str, Any]:
+    """What a copy says in the end."""
+    summary: dict[str, Any] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and found.get("message_type") == "summary":
+                summary = found
+    return summary
 
 
 def _text(fd: int) -> str:
