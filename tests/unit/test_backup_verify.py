@@ -21,9 +21,16 @@ import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, load, manifest, scratch, verify
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
-from ansible_collections.titan.ops.plugins.module_utils.core.errors import Damaged, Mistaken, OpsError, Refused
+from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
+    Damaged,
+    InvalidInput,
+    Mistaken,
+    OpsError,
+    Refused,
+)
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place
+from ansible_collections.titan.ops.tests.unit.test_backup_files import backup
 
 pytest.importorskip("psycopg2")
 
@@ -123,6 +130,16 @@ def test_the_newest_good_one_is_taken_and_damaged_ones_are_refused(place: Place)
         with pytest.raises(Mistaken, match="There is no backup") as caught:
             drill(place, asked)
         assert good.name in str(caught.value.hint)
+
+
+def test_another_databases_newer_backup_beside_it_is_not_taken_for_the_newest(place: Place) -> None:
+    place.backups.mkdir(parents=True)
+    backup(place.backups, "titan_other_2099-01-01.sql", database="titan_other", started="2099-01-01T02:00:00Z")
+    with pytest.raises(InvalidInput, match="There is no good backup of titan_brain"):
+        drill(place)
+    good = make(place)
+    assert drill(place)["name"] == good.name
+    assert manifest.read(str(place.backups / "titan_other_2099-01-01.sql")).verified is None
 
 
 def test_a_backup_may_be_called_by_its_path_as_backup_says_it_or_latest(place: Place) -> None:
