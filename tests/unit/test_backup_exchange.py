@@ -147,6 +147,22 @@ def test_one_that_somebody_makes_before_the_swap_stays_and_is_not_taken_for_the_
         site.server.sql("ALTER DATABASE titan_brain_aside RENAME TO titan_brain")
 
 
+def test_where_there_was_no_database_before_nobody_is_told_to_take_it_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    site.server.sql("ALTER DATABASE titan_brain RENAME TO titan_brain_aside")
+    try:
+        kill(site, monkeypatch, "prove", path)
+        sick_with(site, monkeypatch, lambda: True)
+        stack = site.open()
+        assert restore.recover(stack, site.effects) == "finished" and site.rows() == "500"
+        assert stack.warnings == [f"{BRAIN} is not well: {BRAIN} is not well"]
+    finally:
+        site.server.sql("DROP DATABASE IF EXISTS titan_brain")
+        site.server.sql("ALTER DATABASE titan_brain_aside RENAME TO titan_brain")
+
+
 def test_without_docker_nothing_is_recovered_and_the_journal_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(site)
     with monkeypatch.context() as patched:

@@ -97,6 +97,21 @@ def test_every_byte_is_on_the_disk_before_the_name_and_nobody_else_may_read_it(
         assert (status.st_uid, oct(status.st_mode & 0o777)) == (0, "0o700" if item.is_dir() else "0o600"), item
 
 
+def test_nobody_else_may_read_it_while_it_comes(away: Callable[[str], Away]) -> None:
+    """restic gives the files the modes that they had."""
+    made = away(NAMES[0])
+    script = made.host.fake / "restore.py"
+    looks = "(here / 'mode').write_text(oct(os.stat(words[words.index('--target') + 1]).st_mode & 0o777))"
+    script.write_text(f"{looks}\n{script.read_text()}")
+    made.host.backups.chmod(0o755)
+    umask = os.umask(0o022)
+    try:
+        made.fetched()
+    finally:
+        os.umask(umask)
+    assert (made.host.fake / "mode").read_text() == "0o700"
+
+
 def test_what_a_killed_run_has_left_is_in_nobodys_way(away: Callable[[str], Away]) -> None:
     made = away(NAMES[1])
     left = made.host.backups / ".offsite" / NAMES[1]
