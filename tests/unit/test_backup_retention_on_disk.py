@@ -263,6 +263,17 @@ def test_two_runs_a_day_labels_drills_and_another_databases_backups_beside_them(
     assert len(other.there) == 2
 
 
+def test_a_run_with_a_label_removes_nothing_whatever_the_policy_says_by_now(series: Callable[..., Series]) -> None:
+    generous = series(7, 4, 12)
+    for day in range(5):
+        generous.run(at(day, 2))
+    strict = series(0, 0, 0)
+    strict.there = list(generous.there)
+    strict.run(at(5, 2), label="release")
+    strict.check()
+    assert len(strict.there) == 6
+
+
 FAILURES = ["refused", "killed", "killed before the name", "rots", "rots once verified", "altered", "by hand"]
 
 

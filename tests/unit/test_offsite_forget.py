@@ -67,8 +67,9 @@ def test_what_the_policy_does_not_keep_goes_and_nothing_of_anybody_else(host: Ho
 def test_the_newest_one_that_a_drill_has_proved_here_stays_there(host: Host) -> None:
     """The snapshot is from before the drill, and its tags know nothing of it."""
     path = backup(host.backups, name(3), started="2026-02-03T02:00:00Z", verified="2026-02-04T00:00:00Z")
-    proved = night(3, sha=manifest.read(str(path)).sha256)
-    has(host, night(2, "verified"), proved, *(night(day) for day in range(4, 9)))
+    sha = manifest.read(str(path)).sha256
+    backup(host.backups, name(4), started="2026-02-04T02:00:00Z")  # which nobody has proved
+    has(host, night(2, "verified"), night(3, sha=sha), night(4, sha=sha), *(night(day) for day in range(5, 9)))
     forget(host)
     assert [sorted(days) for days in gone(host)] == [["02", "04", "05", "06"]]
 
