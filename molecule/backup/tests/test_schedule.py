@@ -29,8 +29,8 @@ def scheduled(droplet: Droplet) -> Iterator[None]:
     droplet.sh(f"rm -f {CRON} /etc/logrotate.d/titan-backup {LOG} {SCRIPT} && rm -rf /opt/titan/lib")
     clear(droplet)
     # The command of a hook may hold a secret: no diff shows it.
-    hook = "-e backup_on_failure=https://hook.invalid/s3cret"
-    preview = droplet.playbook("schedule_backups", "--check", "--diff", hook)
+    hook = ("-e", "backup_on_failure=https://hook.invalid/s3cret")
+    preview = droplet.playbook("schedule_backups", "--check", "--diff", *hook)
     assert changes(preview) > 0 and "s3cret" not in preview.stdout + preview.stderr
     assert droplet.host.run(f"ls {CRON} {SCRIPT} /opt/titan/lib").rc != 0, "check mode has installed something"
     assert changes(droplet.playbook("schedule_backups")) > 0
