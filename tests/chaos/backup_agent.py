@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on the Droplet as root: the agent of the fault matrix of backups and restores."""
+"""Runs on the Droplet as root: the agent of the fault matrix of backups, drills and restores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from typing import Any
 import backup_state
 import final_state
 from agent import DATABASE, SCRATCH, Agent, serve, sh
-from backup_matrix import BOUNDARIES, MID_LOAD
+from backup_matrix import BOUNDARIES, COMPARE, MADE, MID_LOAD
 from final_state import BACKUPS
 from freezer import STATE, wait
 from watcher import Watcher
 
-_WATCHED = {step for steps in BOUNDARIES.values() for step in steps} | {MID_LOAD}
+_WATCHED = {step for steps in BOUNDARIES.values() for step in steps} | {MID_LOAD, MADE, COMPARE}
+# What schedule_backups.yml installs.
+_SETTINGS = "opt/titan/scripts/ops/backup_db.json"
+_SCHEDULE = (
+    "opt/titan/lib",
+    "opt/titan/scripts",
+    "etc/cron.d/titan-backup",
+    "etc/cron.d/titan-backup-verify",
+    "etc/cron.d/titan-backup-offsite",
+    "etc/logrotate.d/titan-backup",
+)
 
 
 class BackupAgent(Agent):
@@ -55,6 +65,33 @@ class BackupAgent(Agent):
         for name in backup_state.databases():
             if name.startswith(backup_state.KEPT):
                 backup_state.asked("postgres", f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    # --- backup_db.sh -------------------------------------------------------------------------------------------
+
+    def op_keep_schedule(self) -> None:
+        """Before it is installed for these tests: what there is of it comes back afterwards."""
+        if os.path.exists(f"{SCRATCH}/schedule.tar"):
+            return  # from before the first time
+        there = [path for path in _SCHEDULE if os.path.lexists(f"/{path}")]
+        sh("tar", "-C", "/", "-cf", f"{SCRATCH}/schedule.new", "-T", "-", stdin="\n".join(there).encode())
+        os.rename(f"{SCRATCH}/schedule.new", f"{SCRATCH}/schedule.tar")
+
+    def op_own_schedule(self) -> None:
+        """As it was before these tests."""
+        if not os.path.exists(f"{SCRATCH}/schedule.tar"):
+            return
+        for path in _SCHEDULE:
+            sh("rm", "-rf", f"/{path}")
+        sh("tar", "-C", "/", "-xpf", f"{SCRATCH}/schedule.tar")
+        os.unlink(f"{SCRATCH}/schedule.tar")
+
+    def op_patience(self, seconds: float) -> None:
+        """How long backup_db.sh waits for the lock from its next run on."""
+        with open(f"/{_SETTINGS}", "r+", encoding="utf-8") as stream:
+            settings = json.load(stream)
+            stream.seek(0)
+            stream.truncate()
+            json.dump({**settings, "lock_timeout": seconds}, stream)
 
     def op_heal(self) -> None:
         """After a failed case, whatever it was: nothing of ours may be in the way of a reset."""
@@ -105,6 +142,10 @@ class BackupAgent(Agent):
         os.mkdir(kept)
         sh("cp", "-a", path, path + backup_state.SUFFIX, kept)
         getattr(self, "harm_" + harm.replace("-", "_"))(path)
+
+    def op_mark(self, name: str, moment: str) -> None:
+        """The backup counts as verified, by a drill of long ago."""
+        self.alter(f"{BACKUPS}/{name}", lambda made: made.update(verified=moment))
 
     def op_mend_file(self, name: str) -> None:
         kept = f"{SCRATCH}/kept"

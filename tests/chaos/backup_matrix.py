@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fault matrix of backups and restores: what is done to them, and when."""
+"""The fault matrix of backups, drills and restores: what is done to them, and when."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ BOUNDARIES = {
     "custom": (PARTIAL, BYTES, CLOSED),
     "directory": (PARTIAL,),
 }
-# A restore is frozen at the steps of its journal, and here, while psql reads.
+# A restore is frozen at the steps of its journal, and here, while psql reads; so is a drill, which has no journal.
 MID_LOAD = "mid-load"
+# And where its scratch database has just been made, or begins to be compared. It ends with marking the manifest.
+MADE, COMPARE = "scratch made", "comparing"
 BEFORE = "(before)"
 # What a restore does and its undo does not.
 LOADING = ("create the new database", "load", "compare", "analyse")
 FORMS = ("plain", "gzip", "custom", "directory")
+# backup_db.sh runs the very code of backup.yml, and with --verify that of verify_backup.yml.
+BACKUPS = ("backup", "script")
+DRILLS = ("drill", "script-drill")
 FAULTS = {
-    "kill": "SIGKILL of the module's process",
+    "kill": "SIGKILL of its process",
     "database": "container of the database killed",
     "daemon": "Docker daemon restarted",
     "full": "the file system of the backups full",
@@ -47,13 +52,55 @@ HARMS = {
     "newer-server": "its manifest tells of a newer server",
 }
 HARMLESS = ("missing", "newer-server")
-OVERLAPS = {
-    "backup-refused": "a backup meanwhile, which does not wait",
-    "backup-waits": "a backup meanwhile, which waits",
-    "restore-refused": "a restore meanwhile, which does not wait",
-    "restore-waits": "a restore meanwhile, which waits",
+# Of these a drill proves that it is bad, so that it counts as verified no more.
+PROVED_BAD = ("truncated", "bit", "altered")
+_COMPANY = {
+    "backup": "a backup meanwhile",
+    "restore": "a restore meanwhile",
+    "script": "backup_db.sh meanwhile",
+    "drill": "a drill meanwhile",
 }
-# For `make test`: both operations, a killed process, a full disk, the database gone, a damaged file, two at once.
+OVERLAPS = {
+    f"{operation}-{how}": f"{text}, which {does}"
+    for operation, text in _COMPANY.items()
+    for how, does in (("refused", "does not wait"), ("waits", "waits"))
+}
+# What is done to backup_db.sh and to drills: not everything everywhere, for backup.yml and restore.yml, whose code they
+# share, get the full product.
+PARTS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+    "script": {
+        "plain": {
+            # Its line in the history comes when it has let go of the lock, by which one would be found.
+            "kill": tuple(step for step in BOUNDARIES["plain"] if step != HISTORY),
+            "database": (BYTES, STAGED),
+            "daemon": (BYTES, MANIFEST),
+            "full": (BYTES, STAGED),
+            **dict.fromkeys(("backup-refused", "backup-waits", "script-waits", "drill-refused"), (BYTES,)),
+        }
+    },
+    "drill": {
+        "plain": {
+            "kill": (LOCK, MADE, MID_LOAD, COMPARE, STAGED, MANIFEST, HISTORY),
+            "database": (MADE, MID_LOAD, COMPARE),
+            "daemon": (MID_LOAD, COMPARE),
+            "full": (COMPARE,),
+            **dict.fromkeys(HARMS, (BEFORE,)),
+            **dict.fromkeys(("backup-refused", "backup-waits", "script-waits", "restore-waits"), (MID_LOAD,)),
+        },
+        "gzip": {"kill": (MID_LOAD,), **dict.fromkeys(("truncated", "bit"), (BEFORE,))},
+        "custom": {"kill": (COMPARE,), **dict.fromkeys(("truncated", "bit"), (BEFORE,))},
+        "directory": {"kill": (MADE,), **dict.fromkeys(("truncated", "bit"), (BEFORE,))},
+    },
+    "script-drill": {
+        "plain": {
+            "kill": (MID_LOAD, COMPARE),
+            **dict.fromkeys(("database", "daemon"), (MID_LOAD,)),
+            "bit": (BEFORE,),
+            "script-refused": (MID_LOAD,),
+        }
+    },
+}
+# For `make test`: every operation, a killed process, a full disk, the database gone, a damaged file, two at once.
 REPRESENTATIVE = (
     ("backup", "plain", BYTES, "full"),
     ("backup", "plain", MANIFEST, "kill"),
@@ -61,6 +108,9 @@ REPRESENTATIVE = (
     ("restore", "plain", "load", "database"),
     ("restore", "plain", "swap the names", "kill"),
     ("restore", "custom", BEFORE, "bit"),
+    ("script", "plain", NAMED, "kill"),
+    ("drill", "plain", COMPARE, "kill"),
+    ("script-drill", "plain", BEFORE, "bit"),
 )
 
 
@@ -69,12 +119,12 @@ class Case:
     """One fault at one boundary.
 
     Attributes:
-        operation: backup, restore, or the undo of a restore.
+        operation: backup, restore, the undo of a restore, a drill; script, script-drill: the same by backup_db.sh.
         form: of the dump.
         step: it is frozen there; BEFORE: something is done to the file before the run.
         fault: of FAULTS, HARMS or OVERLAPS.
         standing: whether the next run begins with the fault still there.
-        recover: whether the next run is recover.yml; else the same playbook again.
+        recover: whether the next run is recover.yml; else the same again, but where ``then`` is another operation.
     """
 
     operation: str
@@ -83,9 +133,22 @@ class Case:
     fault: str
     standing: bool = False
     recover: bool = False
+    then: str = ""
 
     def __str__(self) -> str:
         return f"{self.operation}, {self.form}, {self.step}, {self.fault}"
+
+    @property
+    def next_run(self) -> str:
+        """As ``--list`` shows it."""
+        return "recover.yml" if self.recover else self.then or "again"
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it must end well all the same."""
+        if self.fault == "missing" and self.operation in DRILLS:
+            return False  # there is nothing to compare with
+        return self.fault in (*HARMLESS, *OVERLAPS)
 
 
 def full(steps: Sequence[str]) -> list[Case]:
@@ -112,7 +175,25 @@ def full(steps: Sequence[str]) -> list[Case]:
             cases.append(Case("undo", "plain", step, fault, standing, recover=turn % 2 == 0 or step == END))
     cases += [Case("restore", form, BEFORE, harm) for form in FORMS for harm in HARMS]
     cases += [Case("backup", "plain", BYTES, overlap) for overlap in OVERLAPS]
-    cases += [Case("restore", "plain", "load", overlap) for overlap in OVERLAPS]
+    cases += [Case("restore", "plain", "load", overlap) for overlap in OVERLAPS if overlap.startswith(("ba", "re"))]
+    return cases + _parts()
+
+
+def _parts() -> list[Case]:
+    """What backup_db.sh and drills meet."""
+    cases = []
+    for operation, forms in PARTS.items():
+        for form, faults in forms.items():
+            for fault, places in faults.items():
+                for turn, step in enumerate(places):
+                    standing = fault in LASTING and turn % 2 == 0
+                    then = ""
+                    if fault == "kill" and operation == "script" and turn % 3 == 1:
+                        then = "backup"
+                    # What a drill has left in the directory of the backups is a backup's to tidy up, too.
+                    if fault == "kill" and operation == "drill" and step == STAGED:
+                        then = "backup"
+                    cases.append(Case(operation, form, step, fault, standing, then=then))
     return cases
 
 

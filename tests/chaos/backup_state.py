@@ -15,7 +15,7 @@ import zlib
 from typing import Any
 
 import psycopg2
-from final_state import BACKUPS, DATABASE, env_values, health, leftovers
+from final_state import BACKUPS, DATABASE, env_values, health, history, leftovers
 from freezer import wait
 
 NAME = "titan_brain"
@@ -87,6 +87,16 @@ def files(directory: str = BACKUPS) -> dict[str, str]:
     return {name: digest(os.path.join(directory, name))[0] for name in names}
 
 
+def marks(directory: str = BACKUPS) -> dict[str, str | None]:
+    """When a drill has verified each backup, as its manifest says; those without a manifest are not in it."""
+    found = {}
+    for name in os.listdir(directory):
+        if name.endswith(SUFFIX) and not name.startswith("."):
+            with open(os.path.join(directory, name), encoding="utf-8") as stream:
+                found[name[: -len(SUFFIX)]] = json.load(stream).get("verified")
+    return found
+
+
 def hidden(directory: str = BACKUPS) -> list[str]:
     return sorted(name for name in os.listdir(directory) if name.startswith(".") and name != ".filler")
 
@@ -155,9 +165,11 @@ def look() -> dict[str, Any]:
     return {
         "files": files(),
         "hidden": hidden(),
+        "marks": marks(),
         "databases": there,
         "writer": [state["StartedAt"], state["Running"]],
         "not_whole": not_whole(),
+        "history": history(),
         "journals": sorted(name for name in os.listdir("/opt/titan/state") if name.endswith(".journal")),
     }
 

@@ -15,70 +15,67 @@ Prints one row a case; exits with 0 only when every case converged.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from link import ROOT, SANDBOX, Agent, Playbook, Said, Trouble, module, run
-from matrix import FAULTS, LASTING, ROTATIONS, UNDO, Case, full, only, representative, shard
+import harness
+import matrix
+from harness import Result
+from link import Playbook, Said, Trouble, module, run
+from matrix import FAULTS, LASTING, ROTATIONS, UNDO, Case
 
-EVIDENCE = ROOT / ".cache/chaos"
 KEYS = {"rotate_hmac": "HMAC_SECRET", "rotate_db_password": "TITAN_DB_PASSWORD"}
 TRIES = 6
 # Where the case of an undo makes the new containers sick.
 WITHOUT_RETURN = "replace the env file"
 STRANGER = "never-the-password-of-anybody"
-ROW = "{:>7}  {:19}{:29}{:11}{:44}{:58}{:>6}  {}"
 
 
-@dataclass
-class Result:
-    """How a case went."""
+class Rotations(harness.Harness[Case]):
+    """The matrix of both rotations."""
 
-    case: Case
-    faulted: Said | None = None
-    injected: str = ""
-    following: list[tuple[str, Said]] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    probed: Mapping[str, Any] | None = None
-    alone: str = ""
-    seconds: float = 0
+    agent_program = "agent.py"
+    columns = (("rotation", 19), ("at the step", 29), ("fault", 11))
+    widths = (44, 58)
+    faults = FAULTS
+    lasting = LASTING
+    names = ("rotation", "step", "fault")
+    example = "rotation=rotate_hmac,step=re*,fault=kill"
+    proves = "the prober and the final look"
+    proved = "the prober sees a moment without a password, the final look sees what is planted"
+    look = "docker ps -a; find /opt/titan -newermt '-10 minutes' -ls; tail -n 5 /opt/titan/logs/ops.jsonl"
 
-    def row(self, number: str) -> str:
-        """A line of the table."""
-        case = self.case
-        said = self.faulted.short() if self.faulted else "-"
-        said += f", went on alone: {self.alone}" if self.alone else ""
-        then = " > ".join(f"{how}: {run.short()}" for how, run in self.following) or "-"
-        verdict = "ok" if not self.wrong else "FAILED: " + "; ".join(self.wrong)
-        columns = (case.rotation, case.step, case.fault, _cut(said, 42), _cut(then, 56), f"{self.seconds:.0f} s")
-        return ROW.format(number, *columns, verdict)
+    def __init__(self, options: argparse.Namespace, cases: Sequence[Case]) -> None:
+        super().__init__(options, cases)
+        self._arguments = ("-e", f"secrets_health_timeout={options.health_timeout:g}")
 
+    @classmethod
+    def representative(cls) -> int:
+        return len(matrix.REPRESENTATIVE)
 
-class Harness:
-    """Runs cases one after the other.
+    @classmethod
+    def cases(cls, representative: bool) -> list[Case]:
+        # a new step is covered without a change here
+        steps = {playbook: list(module(name, "--check")["steps"]) for playbook, name in ROTATIONS.items()}
+        return matrix.representative(steps) if representative else matrix.full(steps)
 
-    Args:
-        health_timeout: seconds that a rotation gives the services.
-    """
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--health-timeout",
+            type=float,
+            default=60,
+            metavar="SECONDS",
+            help="what a rotation gives the services (60)",
+        )
 
-    def __init__(self, health_timeout: float) -> None:
-        self._arguments = ("-e", f"secrets_health_timeout={health_timeout:g}")
-        self.agent = Agent()
+    def prepare(self) -> None:
         self.agent("baseline", limit=300)
 
-    def close(self) -> None:
-        """Take everything of ours off the Droplet."""
-        with contextlib.suppress(Trouble):
-            self.agent("heal", limit=300)
-            self.agent("clean")
-        self.agent.close()
+    def clear(self) -> None:
+        self.agent("clean")
 
     def self_check(self) -> None:
         """Show that the prober and the final look see what they are for.
@@ -127,24 +124,7 @@ class Harness:
         found: list[str] = self.agent("verify", rotation=rotation, others=others, seconds=seconds, limit=seconds + 120)
         return found
 
-    def run(self, case: Case) -> Result:
-        """One case, from a whole stack to a whole stack; whatever happens, the next one finds one."""
-        result = Result(case)
-        began = time.monotonic()
-        try:
-            self._case(case, result)
-        except (Trouble, subprocess.SubprocessError, OSError) as exc:
-            result.wrong.append(f"{exc}")
-        result.seconds = time.monotonic() - began
-        if result.wrong:
-            self._keep(result)
-            self.reset()
-            self.agent.close()
-            self.agent = Agent()
-            self.agent("baseline", limit=300)
-        return result
-
-    def _case(self, case: Case, result: Result) -> None:
+    def case(self, case: Case, result: Result[Case]) -> None:
         agent = self.agent
         lines = agent("history")
         if case.fault == "full":
@@ -159,12 +139,14 @@ class Harness:
             lines = agent("history")
         before = agent("secrets")[0]
         others = agent("secrets")
-        self._go_on(case, result)
+        if case.step == UNDO:
+            agent("mend", fault="exits", limit=300)
+        self.go_on(case, result)
         result.wrong += self.verify(case.rotation, others)
-        result.probed = agent("prober_stop")
-        if result.probed:
-            result.wrong += result.probed["violations"]
-            if not result.probed["let_in"]:
+        probed = result.more["probed"] = agent("prober_stop")
+        if probed:
+            result.wrong += probed["violations"]
+            if not probed["let_in"]:
                 result.wrong.append("the prober never got in, so it proves nothing")
         if case.fault == "full":
             agent("own_disk")
@@ -173,19 +155,19 @@ class Harness:
         if agent("values")[KEYS[case.rotation]] != before and not told:
             result.wrong.append("the secret was changed, and the history does not say so")
         if case.fault == "ssh":  # what it did when nobody heard it any more
-            result.alone = told[0].split()[-1] if told else "nothing"
+            result.more["alone"] = told[0].split()[-1] if told else "nothing"
 
-    def _interrupted(self, case: Case, result: Result) -> bool:
+    def _interrupted(self, case: Case, result: Result[Case]) -> bool:
         """The run that meets the fault; False when it was through before it could be frozen, which is no harm."""
         journal = f"{ROTATIONS[case.rotation]}.journal"
         self.agent("arm", journal=journal, step=WITHOUT_RETURN if case.step == UNDO else case.step)
         playbook = Playbook(case.rotation, *self._arguments)
         try:
             if case.step == UNDO:
-                if not self._frozen(playbook, result):
+                if not self.frozen(playbook, result):
                     return False
                 self.agent("arm_next", fault="exits", journal=journal, step=UNDO)
-            if not self._frozen(playbook, result):
+            if not self.frozen(playbook, result):
                 return False
             result.injected = self.agent("inject", fault=case.fault)
             result.faulted = playbook.wait(400)
@@ -193,154 +175,31 @@ class Harness:
         finally:
             playbook.end()
 
-    def _frozen(self, playbook: Playbook, result: Result) -> bool:
-        """Wait until it is; False when the run was through before."""
-        deadline = time.monotonic() + 300
-        while not self.agent("frozen", seconds=0.5):
-            if not playbook.running() or time.monotonic() > deadline:
-                result.faulted = playbook.wait(0.1)
-                seen = self.agent("disarm")["seen"]
-                if result.faulted.code == 0:
-                    return False
-                raise Trouble(f"it did not come to this step, but to: {', '.join(seen) or 'none'}")
-        return True
+    def begin_next(self, case: Case, result: Result[Case]) -> tuple[str, Said]:
+        if case.recover:
+            return "recover", run("recover")
+        return "again", run(case.rotation, *self._arguments)
 
-    def _go_on(self, case: Case, result: Result) -> None:
-        """The next run, and where it met a fault that lasts and failed, one more after that was mended."""
-        if case.step == UNDO:
-            self.agent("mend", fault="exits", limit=300)
-        if case.standing:
-            if self._next(case, result, "unmended").code == 0:
-                self.agent("mend", fault=case.fault, limit=300)
-                return
-            if not result.following[-1][1].clear():
-                result.wrong.append("the next run failed without a clear sentence")
-        if case.fault in LASTING:
-            self.agent("mend", fault=case.fault, limit=300)
-        last = self._next(case, result, "mended" if case.fault in LASTING else "")
-        if last.code != 0:
-            result.wrong.append(f"the next run failed: {last.failure.get('msg') or last.output[-600:]}")
+    def cells(self, case: Case) -> Sequence[str]:
+        return (case.rotation, case.step, case.fault)
 
-    def _next(self, case: Case, result: Result, how: str) -> Said:
-        said = run("recover") if case.recover else run(case.rotation, *self._arguments)
-        result.following.append((" ".join(filter(None, ("recover" if case.recover else "again", how))), said))
-        return said
+    def short(self, said: Said) -> str:
+        return said.short()
 
-    def _keep(self, result: Result) -> None:
-        """What a failed case leaves for those who look into it."""
-        place = EVIDENCE / str(result.case).replace(", ", "--").replace(" ", "-").replace("(", "").replace(")", "")
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        place.joinpath("wrong").write_text("\n".join([result.injected, *result.wrong, str(result.probed)]) + "\n")
-        runs = [
-            ("0-faulted", result.faulted),
-            *((f"{n}-{how}", said) for n, (how, said) in enumerate(result.following, 1)),
-        ]
-        for name, said in runs:
-            if said:
-                place.joinpath(name.replace(" ", "-")).write_text(said.output)
-        with contextlib.suppress(Trouble):
-            script = "docker ps -a; find /opt/titan -newermt '-10 minutes' -ls; tail -n 5 /opt/titan/logs/ops.jsonl"
-            place.joinpath("host").write_text(self.agent("run", script=script))
-        print(f"         (outputs are in {place.relative_to(ROOT)})", flush=True)
+    def faulted(self, result: Result[Case]) -> str:
+        alone = result.more.get("alone")
+        return super().faulted(result) + (f", went on alone: {alone}" if alone else "")
 
-    def reset(self) -> None:
-        """A whole stack again."""
-        with contextlib.suppress(Trouble):
-            self.agent("heal", limit=300)
-        done = subprocess.run([SANDBOX, "reset"], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"The sandbox cannot be reset: {done.stderr}")
-
-
-def planned_steps() -> dict[str, list[str]]:
-    """The steps of each rotation, as its own check mode predicts them: a new step is covered without a change here."""
-    return {playbook: list(module(name, "--check")["steps"]) for playbook, name in ROTATIONS.items()}
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _options() -> argparse.Namespace:
-    faults = "; ".join(f"{name}: {text}" for name, text in FAULTS.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"Faults: {faults}.")
-    parser.add_argument("--representative", action="store_true", help="the dozen cases of `make test`")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="CONDITIONS",
-        help='e.g. "rotation=rotate_hmac,step=re*,fault=kill", each a shell pattern; may be repeated',
-    )
-    parser.add_argument("--shard", metavar="K/N", help="the K-th of N parts, for N Droplets side by side")
-    parser.add_argument("--list", action="store_true", help="show the cases and do nothing")
-    parser.add_argument(
-        "--health-timeout", type=float, default=60, metavar="SECONDS", help="what a rotation gives the services (60)"
-    )
-    parser.add_argument("--no-self-check", action="store_true", help="do not prove the prober and the final look first")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """The matrix."""
-    options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both set the Droplet right before they end
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    began = time.monotonic()
-    try:
-        steps = planned_steps()
-        cases = only(representative(steps) if options.representative else full(steps), options.only)
-        cases = shard(cases, options.shard) if options.shard else cases
-    except (Trouble, ValueError, subprocess.TimeoutExpired) as exc:
-        print(f"chaos: {exc}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("chaos: interrupted; nothing has been done yet")
-        return 130
-    if options.list:
-        for case in cases:
-            print(f"{case}; next: {'recover.yml' if case.recover else 'again'}{', unmended' if case.standing else ''}")
-        return 0
-    try:
-        harness = Harness(options.health_timeout)
-    except (Trouble, KeyboardInterrupt) as exc:
-        print(f"chaos: {exc or 'interrupted; nothing has been done yet'}", file=sys.stderr)
-        return 2
-    results: list[Result] = []
-    try:
-        if not options.no_self_check:
-            harness.self_check()
-            print(
-                "self-check: the prober sees a moment without a password, the final look sees what is planted",
-                flush=True,
-            )
-        head = ("rotation", "at the step", "fault", "the faulted run", "the next run", "time", "verdict")
-        print(ROW.format("case", *head), flush=True)
-        for number, case in enumerate(cases, 1):
-            result = harness.run(case)
-            print(result.row(f"{number}/{len(cases)}"), flush=True)
-            results.append(result)
-    except Trouble as exc:
-        print(f"chaos: {exc}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("chaos: interrupted; putting the sandbox's stack back to its beginning (half a minute)", flush=True)
-        harness.reset()
-        return 130
-    finally:
-        harness.close()
-    good = sum(not result.wrong for result in results)
-    probed = [result.probed for result in results if result.probed]
-    if probed:
+    def summary(self, results: Sequence[Result[Case]]) -> str:
+        probed: list[dict[str, Any]] = [result.more["probed"] for result in results if result.more.get("probed")]
+        if not probed:
+            return ""
         let_in, away = (sum(item[name] for item in probed) for name in ("let_in", "away"))
-        print(
+        return (
             f"The prober: {let_in} times let in with a password stored on disk, {away} times the database was away, "
             f"{sum(len(item['violations']) for item in probed)} times no stored password was let in."
         )
-    print(f"{good} of {len(cases)} cases converged ({100 * good / len(cases):.4g} %), {time.monotonic() - began:.0f} s")
-    return int(good != len(cases))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(Rotations, __doc__))

@@ -12,10 +12,12 @@ import os
 import pathlib
 import re
 import select
+import shlex
 import signal
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 SANDBOX = str(ROOT / "molecule/sandbox/sandbox")
 PLACE = "/run/titan-chaos/bin"
+SCRIPT = "/opt/titan/scripts/ops/backup_db.sh"
+# What a message says of the host begins with one of these. "Nobody has foreseen this error" does not go on so.
+_STATES = re.compile(r"Nothing was (?:changed|restored)|No backup was made|The database \S+ itself was not touched")
 ON_DROPLET = (
     "agent.py",
     "backup_agent.py",
@@ -125,6 +130,10 @@ class Said:
         """Whether it told in words of its own what happened, what state the host is in, and what to do."""
         return all(self.failure.get(name) for name in ("reason", "state", "hint"))
 
+    def words(self) -> str:
+        """Why it failed: its message, else the end of its output."""
+        return str(self.failure.get("msg") or self.output[-600:])
+
     def short(self) -> str:
         """In a few words."""
         if self.code == 0:
@@ -150,20 +159,20 @@ class Said:
         return "ended well"
 
 
-class Playbook:
-    """A playbook under way.
+class Running:
+    """An operation under way.
 
     Args:
-        name: without .yml.
-        arguments: of ansible-playbook.
+        name: for messages.
+        command: what runs it, on this machine.
     """
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
         # a file, for nobody reads a pipe meanwhile
-        self._output = tempfile.TemporaryFile(prefix=f"titan-chaos-{name}-")  # noqa: SIM115
+        self._output = tempfile.TemporaryFile(prefix="titan-chaos-")  # noqa: SIM115
         self._process = subprocess.Popen(
-            ["ansible-playbook", "-v", "-i", "inventories/sandbox", f"playbooks/{name}.yml", *arguments],
+            command,
             cwd=ROOT,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -185,8 +194,12 @@ class Playbook:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.end()
-            raise Trouble(f"{self.name}.yml did not end within {seconds:g} s:\n{self._text()[-2000:]}") from None
-        return parse(code, self._text())
+            raise Trouble(f"{self.name} did not end within {seconds:g} s:\n{self._text()[-2000:]}") from None
+        return self.parsed(code, self._text())
+
+    def parsed(self, code: int, text: str) -> Said:
+        """What it has said."""
+        raise NotImplementedError
 
     def end(self) -> None:
         """End it and what it has started on this machine."""
@@ -201,6 +214,38 @@ class Playbook:
     def _text(self) -> str:
         self._output.seek(0)
         return self._output.read().decode(errors="replace")
+
+
+class Playbook(Running):
+    """A playbook under way.
+
+    Args:
+        name: without .yml.
+        arguments: of ansible-playbook.
+    """
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        book = f"playbooks/{name}.yml"
+        super().__init__(f"{name}.yml", ["ansible-playbook", "-v", "-i", "inventories/sandbox", book, *arguments])
+
+    def parsed(self, code: int, text: str) -> Said:
+        return parse(code, text)
+
+
+class Script(Running):
+    """backup_db.sh under way on the Droplet, without a terminal, as cron runs it.
+
+    Args:
+        arguments: its own.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        # By a shell, as cron does: sudo itself would stop when what it has started is stopped, and never go on.
+        line = f"{shlex.join([SCRIPT, *arguments])}; exit $?"
+        super().__init__("backup_db.sh", [SANDBOX, "ssh", "--", f"sudo sh -c {shlex.quote(line)}"])
+
+    def parsed(self, code: int, text: str) -> Said:
+        return parse_script(code, text)
 
 
 def _environment() -> dict[str, str]:
@@ -223,6 +268,22 @@ def parse(code: int, text: str) -> Said:
             said.results.append(decoder.raw_decode(text, found.end())[0])
         except ValueError:
             continue  # a message of Ansible's own, which is not a result
+    return said
+
+
+def parse_script(code: int, text: str) -> Said:
+    """What backup_db.sh has said: its message in the three parts that a module's result has."""
+    said = Said(code, text)
+    if failed := re.search(r"^backup_db\.sh: FAILED: (.*?)(?=\nbackup_db\.sh: |\Z)", text, re.MULTILINE | re.DOTALL):
+        message = failed[1].strip()
+        found = _STATES.search(message)
+        reason, state = (message[: found.start()], message[found.start() :]) if found else (message, "")
+        hint = state.partition(". ")[2]
+        said.results.append({"msg": message, "reason": reason.strip(), "state": state, "hint": hint})
+    if made := re.search(r"^/\S*/(\S+): .* sha256 (\w{64})$", text, re.MULTILINE):
+        said.results.append({"name": made[1], "sha256": made[2]})
+    if proved := re.search(r"^(\S+) restores: (\d+) rows .* in (\S+) s$", text, re.MULTILINE):
+        said.results.append({"name": proved[1], "rows": int(proved[2]), "restore_seconds": float(proved[3])})
     return said
 
 

@@ -67,6 +67,11 @@ class Case:
     def __str__(self) -> str:
         return f"{self.rotation}, {self.step}, {self.fault}"
 
+    @property
+    def next_run(self) -> str:
+        """As ``--list`` shows it."""
+        return "recover.yml" if self.recover else "again"
+
 
 def full(steps: Mapping[str, Sequence[str]]) -> list[Case]:
     """Every case there is.

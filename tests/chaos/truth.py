@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from backup_matrix import HISTORY, MANIFEST, PROVED_BAD, Case
+
 _NAME = "titan_brain"
 
 
@@ -49,7 +51,29 @@ def untrue(
         same = now["databases"].get(_NAME) == before["databases"].get(_NAME)
         if (unchanged or "was not touched" in state or "is the one from before" in state) and not same:
             wrong.append("the database is another one")
-        sides = sorted(name for name in now["databases"] if "__restore_" in name)
+        sides = sorted(name for name in now["databases"] if "__restore_" in name or "__verify_" in name)
         if (unchanged or "was dropped" in state) and sides:
             wrong.append(f"there is {sides}")
+    lost = sorted(name for name, mark in before["marks"].items() if mark and now["marks"].get(name, "") is None)
+    if ("does not count as verified any more" in state) != bool(lost):
+        wrong.append(f"verified no more: {lost}")
     return [f'it says "{state}", but {text}' for text in wrong]
+
+
+def untrue_mark(case: Case, code: int, old: str, mark: str | None) -> list[str]:
+    """What is wrong with the mark of a backup after a drill.
+
+    Args:
+        case: what was done to it.
+        code: how the drill ended.
+        old: its mark before.
+        mark: its mark now; None where it has none.
+    """
+    new = mark is not None and mark != old
+    if code == 0:
+        return [] if new else [f"the drill ended well, and the mark is {mark}"]
+    if case.fault in PROVED_BAD:
+        return [] if mark is None else [f"a damaged backup counts as verified: {mark}"]
+    if case.fault == "kill" and case.step in (MANIFEST, HISTORY):
+        return [] if new else [f"it had marked the manifest, and the mark is {mark}"]
+    return [] if mark == old else [f"nothing was proved, and the mark is {mark}, before {old}"]

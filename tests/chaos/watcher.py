@@ -2,29 +2,47 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on the Droplet: stops a backup at a boundary that the kernel tells of; it has no journal that would."""
+"""Runs on the Droplet: stops a backup or a drill at a boundary that the kernel tells of; no journal of theirs would."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import select
 import signal
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 
-from backup_matrix import BYTES, CLOSED, GOING, HISTORY, LOCK, MANIFEST, MID_LOAD, NAMED, PARTIAL, PIPE, STAGED
-from final_state import BACKUPS
+from backup_matrix import (
+    BYTES,
+    CLOSED,
+    COMPARE,
+    GOING,
+    HISTORY,
+    LOCK,
+    MADE,
+    MANIFEST,
+    MID_LOAD,
+    NAMED,
+    PARTIAL,
+    PIPE,
+    STAGED,
+)
+from final_state import BACKUPS, DATABASE
 from final_state import HISTORY as HISTORY_FILE
 from freezer import STATE, Stopper, command_of, lock_holder, state_of, wait
 
 RUN = "/run/titan-ops"
 WORK = f"{RUN}/restore"
+# Where the server has a directory for each database, in its container.
+DATABASES = "/var/lib/postgresql/data/base"
 # So much must psql have read for a load to be in its middle: the tables are there by then, and some of the rows.
 _SOME = 500_000
-_MODIFY, _CLOSE_WRITE, _MOVED_TO, _CREATE = 0x2, 0x8, 0x80, 0x100
+_MODIFY, _CLOSE_WRITE, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x8, 0x80, 0x100, 0x200
 _CLOEXEC, _NONBLOCK = 0o2000000, 0o4000
 _PROGRAMS = ("pg_dump", "pg_restore", "psql")
 _EVENTS = (
@@ -39,6 +57,8 @@ _EVENTS = (
     (LOCK, STATE, _MODIFY, r"deploy\.lock"),
     (HISTORY, os.path.dirname(HISTORY_FILE), _MODIFY, re.escape(os.path.basename(HISTORY_FILE))),
     (MID_LOAD, WORK, _CREATE, r"dump"),
+    (MADE, DATABASES, _CREATE, r"\d+"),
+    (COMPARE, RUN, _DELETE, re.escape(os.path.basename(WORK))),
 )
 
 # What comes with a boundary, and is none of its own: a file is made by opening and closing it.
@@ -66,8 +86,9 @@ class Watcher(Stopper):
         self._mine = mine
         self._events = [event for event in _EVENTS if event[0] in mine]
         for place in {event[1] for event in self._events}:
-            if place == WORK:
+            if place in (RUN, WORK):
                 os.makedirs(RUN, mode=0o700, exist_ok=True)
+            if place == WORK:
                 self._watch(RUN, _CREATE)
             else:
                 mask = 0
@@ -76,7 +97,8 @@ class Watcher(Stopper):
                 self._watch(place, mask)
 
     def _watch(self, place: str, mask: int) -> None:
-        number = self._libc.inotify_add_watch(self._fd, place.encode(), mask)
+        path = _on_host(place) if place == DATABASES else place
+        number = self._libc.inotify_add_watch(self._fd, path.encode(), mask)
         if number < 0:
             raise RuntimeError(f"inotify on {place}: {os.strerror(ctypes.get_errno())}")
         self._places[number] = place
@@ -119,7 +141,7 @@ class Watcher(Stopper):
             name = events[16 : 16 + length].rstrip(b"\0").decode()
             events = events[16 + length :]
             place = self._places.get(number, "")
-            if place == RUN and name == os.path.basename(WORK):
+            if place == RUN and mask & _CREATE and name == os.path.basename(WORK):
                 self._watch(WORK, _CREATE)
                 if MID_LOAD in self._mine and os.path.lexists(f"{WORK}/dump"):  # it was made before we watched
                     yield MID_LOAD
@@ -160,6 +182,15 @@ class Watcher(Stopper):
         self.seen.append(at)
         self.pid = pid
         self.frozen.set()
+
+
+def _on_host(place: str) -> str:
+    """A directory of the database's container, as this host sees it, whatever becomes of the container."""
+    found = subprocess.run(["docker", "inspect", DATABASE], capture_output=True, text=True, timeout=60, check=True)
+    for mount in json.loads(found.stdout)[0]["Mounts"]:
+        if place.startswith(f"{mount['Destination']}/"):
+            return str(mount["Source"]) + place[len(mount["Destination"]) :]
+    raise RuntimeError(f"{place} of {DATABASE} lies on no volume")
 
 
 def _processes() -> list[int]:
