@@ -180,6 +180,13 @@ def test_a_list_tells_how_old_and_of_what_kind_each_is(tmp_path: Path) -> None:
     assert tuple(hand.values()) == ("2026-02-06T14:04:12Z", 0, None, None, None, None)
 
 
+def test_a_manifest_that_tells_no_moment_is_altered_and_the_others_are_listed_all_the_same(tmp_path: Path) -> None:
+    backup(tmp_path, "a.sql", started="yesterday")
+    backup(tmp_path, "b.sql")
+    found = {item.name: (item.state, item.trouble) for item in catalog.listed(str(tmp_path))}
+    assert found == {"a.sql": ("damaged", "its manifest was altered: started"), "b.sql": ("good", "")}
+
+
 def test_what_a_killed_run_leaves_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
     whole = backup(tmp_path, "whole.sql")
     # killed between the manifest and the name
