@@ -32,6 +32,11 @@ options:
       - Refused is what would fail every night, such as C(threads) without a compression, and an off-site
         repository whose password is not on the host.
     type: dict
+  schedules:
+    description:
+      - When cron is to run it, by the names of the variables that say so. An empty one is no schedule. They are checked
+        with the settings, for cron ignores a whole file with one bad line; nothing else is done with them here.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -56,6 +61,7 @@ import os
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import cli
 from ansible_collections.titan.ops.plugins.module_utils.backup.bundle import build, sources
+from ansible_collections.titan.ops.plugins.module_utils.backup.crontab import check_schedule
 from ansible_collections.titan.ops.plugins.module_utils.backup.options import directory_of
 from ansible_collections.titan.ops.plugins.module_utils.backup.settings import Settings
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context, run_module
@@ -70,6 +76,9 @@ def operation(context: Context) -> dict:
     """Compare; outside of check mode, write."""
     if context.params["settings"] is not None:
         _check(context.params["settings"])
+    for name, text in (context.params["schedules"] or {}).items():
+        if text:
+            check_schedule(name, str(text))
     path = directory_of(context.options().project_src, context.params["path"])
     wanted = build(sources(ROOT))
     try:
@@ -104,7 +113,11 @@ def _check(settings: dict) -> None:
 
 def main() -> None:
     run_module(
-        {"path": {"type": "path", "default": "lib/titan-ops.pyz"}, "settings": {"type": "dict"}},
+        {
+            "path": {"type": "path", "default": "lib/titan-ops.pyz"},
+            "settings": {"type": "dict"},
+            "schedules": {"type": "dict"},
+        },
         operation,
         mutates="install the engine of backup_db.sh",
     )

@@ -419,7 +419,8 @@ def test_a_drill_waits_its_turn(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [("--verify", "x", "label"), ("label", "--verify"), ("--offsite", "--verify"), ("--offsite", "label")]
+    "argv",
+    [("--verify", "x", "label"), ("label", "--verify"), ("--offsite", "--verify"), ("--offsite", "label"), ("verify",)],
 )
 def test_what_makes_no_backup_takes_no_label(host: Host, argv: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, report
+from ansible_collections.titan.ops.plugins.module_utils.backup.crontab import check_schedule
 from ansible_collections.titan.ops.plugins.module_utils.backup.restore_options import RestoreOptions, restore_spec
 from ansible_collections.titan.ops.plugins.module_utils.bridge import Context
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
@@ -90,8 +91,10 @@ def settings(controller: Render) -> Settings:
     return lambda **inventory: controller("{{ __backup_config }}", **inventory)
 
 
-def install(src: Path, given: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    params = {"project_src": str(src), "path": "lib/titan-ops.pyz", "settings": given}
+def install(
+    src: Path, given: dict[str, Any], *, check_mode: bool = False, schedules: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    params = {"project_src": str(src), "path": "lib/titan-ops.pyz", "settings": given, "schedules": schedules}
     common = {"files": [], "env_files": [], "profiles": [], "lock_timeout": 1.0, "docker_host": "unix:///nowhere"}
     others = dict.fromkeys(("project_name", "state_dir", "lock_path"))
     result: dict[str, Any] = backup_engine.operation(
@@ -130,6 +133,60 @@ def test_what_would_fail_every_night_is_refused_before_anything_is_written(
     assert said in str(refused.value) and "backup_db.sh would fail" in str(refused.value)
     assert "Nothing was changed." in str(refused.value) and "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 2 * * *",
+        "*/15 0-6,22 1-31/2 jan,mar-dec mon-fri",
+        "59 23 31 12 7",
+        "0  4\t* * Sun",
+        "@daily",
+        "@weekly",
+    ],
+)
+def test_what_cron_takes_is_a_schedule(text: str) -> None:
+    check_schedule("backup_schedule", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0", "it has not five fields"),  # what Ansible leaves of -e backup_schedule='0 26 * * *'
+        ("daily", "it has not five fields"),
+        ("@dayly", "it has not five fields"),
+        ("0 2 * *", "it has not five fields"),
+        ("0 2 * * * root", "it has not five fields"),
+        ("0 2 * *\n*", "it has not five fields"),
+        ("0 26 * * *", "'26' is no hour (from 0 to 23)"),
+        ("60 2 * * *", "'60' is no minute"),
+        ("0 2 0 * *", "'0' is no day of the month"),
+        ("0 2 * 13 *", "'13' is no month"),
+        ("0 2 * * 8", "'8' is no day of the week"),
+        ("0 2 * * mo", "'mo' is no day of the week"),
+        ("0 2 * mon *", "'mon' is no month"),
+        ("0 5-3 * * *", "'5-3' is no hour"),
+        ("*/0 2 * * *", "'*/0' is no minute"),
+        ("5/10 2 * * *", "'5/10' is no minute"),
+        ("0,,5 2 * * *", "'' is no minute"),
+        ("0 2 * * ?", "'?' is no day of the week"),
+    ],
+)
+def test_what_cron_does_not_take_is_refused_before_anything_is_written(
+    settings: Settings, tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        install(tmp_path, settings(), schedules={"backup_schedule": "0 2 * * *", "backup_verify_schedule": text})
+    assert said in str(refused.value) and "backup_verify_schedule" in str(refused.value)
+    assert "Nothing was changed." in str(refused.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_one_is_refused(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        with pytest.raises(InvalidInput, match="file is not a directory"):
+            install(tmp_path, settings(backup_directory=str(tmp_path / place)))
 
 
 def test_the_drill_has_the_jobs_of_a_restore_and_they_are_checked(settings: Settings, tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ def main(
     drill = asked.verify is not None
     if asked.label and (asked.offsite or drill):
         parser.error(f"{'--verify' if drill else '--offsite'} makes no backup: it takes no label")
+    if asked.label in ("help", "offsite", "verify"):
+        # Whoever types that wants no backup which is kept for ever, and would believe that a drill was held.
+        parser.error(f"{asked.label} would be a label: is --{asked.label} meant?")
     job = _Job(clock or Clock(), connector)
     operation = HISTORY["copy"] if asked.offsite else DRILL if drill else "backup"
     try:

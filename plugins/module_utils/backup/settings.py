@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -132,10 +133,14 @@ class Settings:
         """Find out now what would fail every night.
 
         Raises:
-            InvalidInput: one cannot be, two do not go together, or a file with a secret of the off-site repository is
-                missing.
+            InvalidInput: one cannot be, two do not go together, the backups would have no directory, or a file with a
+                secret of the off-site repository is missing.
         """
-        self.backup()
+        place = self.backup().directory
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
+            raise InvalidInput(f"{place} is not a directory", hint="Name another with backup_directory.")
         self.drill()
         if self.offsite:
             OffsiteOptions.from_params(typed(action_spec(), self.offsite), self.stack.project_src, Redactor())
