@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Longer than 250 lines: nearly all of it is documentation, which Ansible wants in this file.
+# Longer than 300 lines: nearly all of it is documentation, which Ansible wants in this file.
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ description:
     interruption does not grow with the size of the database.
   - The old database stays for O(keep_days) under a name like C(titan_brain__before_20260206140312). O(undo) takes it
     back.
-  - When the writers are not well with the new database, the names are swapped back.
+  - When the writers are not well with the new database, the names are swapped back. The new one, with what was written
+    into it meanwhile, stays for O(keep_days) under a name like C(titan_brain__failed_20260206140312).
   - Owner, encoding, locale, settings, grants, comment and connection limit of the database are those of the manifest,
     else those of today's database.
   - Takes every format of M(titan.ops.db_backup), and dumps that were made by hand, plain (also packed with gzip or
@@ -49,7 +50,9 @@ options:
     type: bool
     default: false
   kept:
-    description: With O(undo), the kept database that is taken back, by default the newest.
+    description:
+      - With O(undo), the kept database that is taken back, by default the newest from before a restore. What a failed
+        restore has left comes back by its name only.
     type: str
   writers:
     description:

@@ -61,9 +61,9 @@ class BackupAgent(Agent):
             os.unlink(path)
 
     def op_drop_kept(self) -> None:
-        """The databases from before restores."""
+        """The databases from before restores, and those that failed ones have left."""
         for name in backup_state.databases():
-            if name.startswith(backup_state.KEPT):
+            if name.startswith((backup_state.KEPT, backup_state.FAILED)):
                 backup_state.asked("postgres", f'DROP DATABASE "{name}" WITH (FORCE)')
 
     # --- backup_db.sh -------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ WRITER = "titan-brain"
 MOVING = "public.brain_decisions"
 _TRAILER = b"-- PostgreSQL database dump complete"
 KEPT = f"{NAME}__before_"
+FAILED = f"{NAME}__failed_"
+_LEFT_BY_FAILED = f"titan.ops: {NAME} as left by the failed restore "
 _OWN = {"postgres", "template0", "template1", NAME}
 
 
@@ -225,7 +227,8 @@ def verify(
     there = databases()
     now = there.get(NAME, (0, ""))[0]
     aside = {name: oid for name, (oid, _comment) in there.items() if name.startswith(KEPT)}
-    if left := sorted(set(there) - _OWN - set(aside)):
+    failed = {name for name, (_oid, comment) in there.items() if comment.startswith(_LEFT_BY_FAILED)}
+    if left := sorted(set(there) - _OWN - set(aside) - {name for name in failed if name.startswith(FAILED)}):
         wrong.append(f"databases left: {left}")
     if not now:
         return [*wrong, f"there is no {NAME}"]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,8 @@ def untrue(
         sides = sorted(name for name in now["databases"] if "__restore_" in name or "__verify_" in name)
         if (unchanged or "was dropped" in state) and sides:
             wrong.append(f"there is {sides}")
+        told = re.findall(r"is kept as (\S+)", state)
+        wrong += [f"there is no {name}" for name in told if name not in now["databases"]]
     lost = sorted(name for name, mark in before["marks"].items() if mark and now["marks"].get(name, "") is None)
     if ("does not count as verified any more" in state) != bool(lost):
         wrong.append(f"verified no more: {lost}")

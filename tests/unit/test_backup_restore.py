@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup import (
     exchange,
     manifest,
     restore,
+    scratch,
     siblings,
     swap,
     writers,
@@ -122,6 +124,9 @@ class Site(Place):
 
     def kept(self) -> list[str]:
         return [name for name in self.databases() if "__before_" in name]
+
+    def failed(self) -> list[str]:
+        return [name for name in self.databases() if "__failed_" in name]
 
     def brain(self) -> list[str]:
         """What was done with brain."""
@@ -684,8 +689,68 @@ def test_a_brain_that_is_sick_with_the_new_database_gets_the_old_one_back(
         site.restore(path.name)
     assert caught.value.facts["rolled_back"] is True
     assert "is the one from before, and titan-brain was stopped for a while and runs with it again" in str(caught.value)
-    assert site.rows() == "510" and site.databases() == DATABASES
+    [failed] = site.failed()
+    assert site.rows() == "510" and site.databases() == sorted([*DATABASES, failed])
     assert site.brain() == ["stop", "start", "stop", "start"]
+    site.whole()
+
+
+def test_what_was_written_into_a_database_whose_proof_fails_stays_and_comes_back_by_its_name_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brain has run with it for as long as the proof has waited."""
+    path = make(site)
+    more(site)
+    with monkeypatch.context() as patched:
+
+        def sick() -> bool:
+            if site.rows() == "500":  # right after the swap
+                site.server.sql("INSERT INTO orders VALUES (900, 'a trade')", database="titan_brain")
+            return site.rows() == "501"
+
+        sick_with(site, patched, sick)
+        with pytest.raises(OpsError, match='failed at "prove"') as caught:
+            site.restore(path.name)
+    [failed] = site.failed()
+    assert f"written into it meanwhile, is kept as {failed} until 20" in str(caught.value.state)
+    assert site.server.sql("SELECT note FROM orders WHERE id = 900", database=failed) == "a trade"
+    with pytest.raises(Refused, match="nothing to undo") as refusal:  # what is sick is no database from before
+        site.restore(undo=True)
+    assert str(refusal.value.hint) == f"What a failed restore has left is taken with kept: {failed}."
+    assert site.restore(undo=True, kept=failed)["rows"] == 508 and site.rows() == "501"
+    site.restore(undo=True)
+    assert (site.rows(), len(site.kept()), site.failed()) == ("510", 1, [])
+    site.whole()
+
+
+def test_what_a_failed_restore_has_left_goes_when_its_time_is_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(site)
+    with monkeypatch.context() as patched:
+        sick_with(site, patched, lambda: not site.failed())
+        with pytest.raises(OpsError, match='failed at "prove"'):
+            site.restore(path.name, keep_days=0)
+    [failed] = site.failed()
+    assert create.apply(create.plan(site.stack, site.options(), site.effects), site.effects)["dropped"] == [failed]
+
+
+def test_an_undo_to_a_failed_one_that_fails_gives_it_its_name_and_mark_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    more(site)
+    with monkeypatch.context() as patched:
+        sick_with(site, patched, lambda: site.rows() == "500")
+        with pytest.raises(OpsError, match='failed at "prove"'):
+            site.restore(path.name)
+        before = site.failed()
+        with pytest.raises(OpsError, match='The undo of titan_brain failed at "prove"') as caught:
+            site.restore(undo=True, kept=before[0])
+    assert "meanwhile" not in str(caught.value.state)
+    assert (site.rows(), site.failed(), site.kept()) == ("510", before, [])
+    way = restore.plan(site.open(), site.asked(backup=path.name), cancelled=lambda: False).server.admin
+    with contextlib.closing(scratch.connected(way)) as session:
+        [item] = siblings.kept_databases(session, "titan_brain")
+    assert (item.name, item.failed, item.what) == (before[0], True, path.name)
     site.whole()
 
 

@@ -113,6 +113,7 @@ def test_the_representative_part_has_every_operation_and_a_step_of_another_name_
             "__restore_1",
         ),
         ("is the one from before, and runs with it again", {"writer": ["2026-02-07T00:00:00Z", False]}, "not run"),
+        ("the new database is kept as titan_brain__failed_1 until then", {}, "no titan_brain__failed_1"),
         ("The journal x has what is needed", {}, "no journal"),
         (
             "titan_brain itself was not touched, and the scratch one was dropped",

@@ -40,8 +40,12 @@ def kept(droplet: Droplet) -> list[str]:
     return [name for name in databases(droplet) if "__before_" in name]
 
 
+def failed(droplet: Droplet) -> list[str]:
+    return [name for name in databases(droplet) if "__failed_" in name]
+
+
 def drop_kept(droplet: Droplet) -> None:
-    for name in kept(droplet):
+    for name in [*kept(droplet), *failed(droplet)]:
         sql(droplet, f'DROP DATABASE "{name}" WITH (FORCE)', database="postgres")
 
 
@@ -284,7 +288,9 @@ def test_a_brain_that_is_sick_with_the_new_database_gets_the_old_one_back(drople
     said = words(done)
     assert done.returncode != 0 and 'failed at "prove": The service titan-brain' in said, said
     assert "is the one from before, and titan-brain was stopped for a while and runs with it again" in said, said
-    assert sql(droplet, OID) == oid and databases(droplet) == DATABASES
+    [left] = failed(droplet)
+    assert f"with what was written into it meanwhile, is kept as {left} until 20" in said, said
+    assert sql(droplet, OID) == oid and databases(droplet) == sorted([*DATABASES, left])
     assert last_line(droplet)["result"] == "undone"
 
 

@@ -27,7 +27,7 @@ from .options import Database
 from .restore_plan import RestorePlan
 from .scratch import connected
 from .server import Server, awake
-from .siblings import RESTORE, drop_side, kept_mark, own_comment, side_mark
+from .siblings import RESTORE, drop_side, failed_name, kept_mark, own_comment
 from .swap import swap
 from .tools import Effects, drop_passfile
 from .work import drop_work
@@ -50,6 +50,11 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
     back = planned.back
     what = f"{planned.what} (an undo)" if options.undo else planned.what
     mark = kept_mark(database, planned.ident, what, planned.until, own)
+    new = own_comment(back.comment if back else str(planned.properties.get("comment") or ""))
+    if back:
+        aside = kept_mark(database, back.id, back.what, back.until, back.comment, failed=back.failed)
+    else:
+        aside = kept_mark(database, planned.ident, what, planned.until, new, failed=True)
     return {
         "utc": stack.clock.utc(),
         "began": stack.began,
@@ -62,15 +67,13 @@ def begin_record(stack: Stack, planned: RestorePlan) -> dict[str, Any]:
         "there": planned.today is not None,
         "incoming": planned.incoming,
         "kept": planned.kept,
-        # comments: of the database in use and of the other one, when swapped and when not
-        "new_comment": own_comment(back.comment if back else str(planned.properties.get("comment") or "")),
+        # what the new one is called when the names were swapped back
+        "aside": back.name if back else failed_name(database, planned.ident),
+        # comments: of the database in use and of the other one, when swapped and when swapped back
+        "new_comment": new,
         "kept_comment": mark,
         "own_comment": own,
-        "incoming_comment": (
-            kept_mark(database, back.id, back.what, back.until, back.comment)
-            if back
-            else side_mark(database, planned.ident)
-        ),
+        "aside_comment": aside,
         "writers": list(planned.writers),
         "well": list(planned.well),
         "stopped": False,
@@ -107,6 +110,7 @@ class Exchange:
         steps: what was done, in order.
         proved: what was proved.
         warnings: what the operator should know.
+        aside: what the database that a failed restore has made is called now; None where it was dropped.
     """
 
     def __init__(self, stack: Stack, journal: Journal, effects: Effects) -> None:
@@ -119,6 +123,7 @@ class Exchange:
         self.steps: list[str] = []
         self.proved: list[str] = []
         self.warnings: list[str] = []
+        self.aside: str | None = None
         self.writers = Writers(
             stack,
             record["writers"],
@@ -227,6 +232,8 @@ class Exchange:
     def undo(self) -> None:
         """Everything as it was before, by what is true now; the journal ends. May be repeated.
 
+        A new database that had the name for a while stays, under another one: nobody knows what was written into it.
+
         Raises:
             OpsError: it is not, and the journal stays.
         """
@@ -240,12 +247,13 @@ class Exchange:
         database = self.target.database
         if self.swapped(server):
             self.writers.stop()
-            names = {database: record["incoming"]}
-            comments = {record["incoming"]: record["incoming_comment"]}
+            names = {database: record["aside"]}
+            comments = {record["aside"]: record["aside_comment"]}
             if record["there"]:
                 names[record["kept"]] = database
                 comments[database] = record["own_comment"]
             swap(server.admin, names, comments)
+            self.aside = None if record["undo"] else record["aside"]
         if record["stopped"]:
             self.writers.start()
         if not record["undo"]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
 from typing import Any, Callable
 
 from ..compose.sidecar import remove_leftovers
@@ -20,13 +19,13 @@ from ..core.journal import Journal
 from ..core.lock import held_by
 from ..core.metrics import RESTORE_DURATION, RESTORE_SUCCESS, Sample
 from ..core.progress import Progress
-from .compare import contents, counted, differing, own_rows
+from .compare import counted
 from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
+from .restore_compare import compare_restored
 from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, differences, plan
 from .scratch import connected, drop_database
-from .session import Way
 from .siblings import create_side, dress_side, utc
 from .source import Source
 from .tools import Cancelled, Effects, drop_passfile
@@ -34,7 +33,6 @@ from .work import drop_work, work_directory
 
 __all__ = ["JOURNAL", "effects_of", "interrupted", "recover", "restore"]
 
-_MOST_TOLD = 5
 _NO_ROLE = re.compile(r'role "([^"]+)" does not exist')
 _AGAIN = "Mend the cause, and run the same playbook again: it begins by recovering."
 
@@ -219,7 +217,7 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
     try:
         with clock.interrupted_by(lambda: _heed(effects)):
             if planned.source:
-                rows, seconds = _load(planned, planned.source, effects, exchange, proved, warnings)
+                rows, seconds = _load(planned, planned.source, effects, exchange, proved)
             exchange.swap(server)
         exchange.finish()
     except Exception as exc:  # whatever it is, no half of it must stay
@@ -264,7 +262,6 @@ def _load(
     effects: Effects,
     exchange: Exchange,
     proved: list[str],
-    warnings: list[str],
 ) -> tuple[dict[str, int], float]:
     """The new database, loaded and compared; nobody knows of it yet. Gives its rows, and how long loading took."""
     options, server = planned.options, planned.server
@@ -293,66 +290,13 @@ def _load(
             raise
     seconds = round(effects.clock.monotonic() - began, 3)
     exchange.step("compare")
-    rows = _compare(planned, source, way, proved, warnings)
+    rows = compare_restored(planned, source, way, proved)
     exchange.step("analyse")
     # Without statistics its first hours would be slow ones.
     with contextlib.closing(connected(way)) as session:
         session.run(["ANALYZE"])
     dress_side(server.admin, planned.database, planned.ident, planned.properties)
     return rows, seconds
-
-
-def _compare(planned: RestorePlan, source: Source, way: Way, proved: list[str], warnings: list[str]) -> dict[str, int]:
-    rows, kinds = contents(way)
-    name, made = source.backup.name, source.made
-    wrong: list[str] = []
-    if not source.foreign:
-        wrong = [*differing("rows of ", rows, made.rows), *differing("", kinds, made.objects)]
-        proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, and every object, as the manifest says")
-    elif source.rows is not None:
-        # a table that the dump makes and has no data for is empty, and that is no difference
-        own = {**rows, **own_rows(way)}
-        found = {item: own.get(item, 0) for item in source.rows}
-        wrong = differing("rows of ", found, source.rows)
-        told = f"{sum(found.values())} rows of {len(found)} tables"
-        proved.append(f"{told}, as many as the file holds; it has no manifest")
-    else:
-        who = (
-            "psql has run the file, whose INSERTs nobody counts,"
-            if made.format == "plain"
-            else "pg_restore has read the archive"
-        )
-        proved.append(f"{who} to its end: {sum(rows.values())} rows of {len(rows)} tables")
-    if wrong:
-        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
-        of = "its manifest says" if not source.foreign else "the file holds"
-        raise OpsError(
-            f"What {name} restores is not what {of}: {'; '.join(wrong[:_MOST_TOLD])}{more}",
-            hint="Do not rely on this backup: restore an older one.",
-        )
-    if source.foreign and not planned.options.partial:
-        _refuse_partial(planned, source, rows)
-    return rows
-
-
-def _refuse_partial(planned: RestorePlan, source: Source, rows: Mapping[str, int]) -> None:
-    """Refuse a dump that lacks tables, or has no data for some: pg_dump writes a COPY for an empty table, too."""
-    today, name = planned.today_rows or {}, source.backup.name
-    missing = sorted(set(today) - set(rows))
-    empty = sorted(
-        item for item, number in today.items() if number and rows.get(item) == 0 and item not in (source.rows or {})
-    )
-    for tables, lacks, has in (
-        (missing, f"lacks {len(missing)} of the tables", "has now"),
-        (empty, f"has no data for {len(empty)} tables", "has rows of now"),
-    ):
-        if tables:
-            told = ", ".join(tables[:_MOST_TOLD])
-            told += f" and {len(tables) - _MOST_TOLD} more" * (len(tables) > _MOST_TOLD)
-            raise OpsError(
-                f"{name} {lacks} that {planned.database} {has}: {told}",
-                hint="titan-brain empties a database that is not whole. If this is what you want, say partial=true.",
-            )
 
 
 def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exception) -> OpsError:
@@ -366,7 +310,7 @@ def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exc
         return OpsError(
             f'The {verb} of {planned.database} failed at "{failed_at}": {failure.msg.rstrip(".")}. '
             f"Undoing it failed, too: {second.msg if isinstance(second, OpsError) else _words(second)}",
-            state=_half_done(journal),
+            state=_half_done(journal) + _put_aside(exchange, planned),
             hint=(second.hint if isinstance(second, OpsError) else None) or _AGAIN,
             facts={**failure.facts, "rolled_back": False},
         )
@@ -378,7 +322,7 @@ def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exc
     else:
         state = f"The database {planned.database} was not touched, and no service was stopped"
     if planned.source:
-        state += "; the new database was dropped"
+        state += _put_aside(exchange, planned) or "; the new database was dropped"
     return OpsError(
         f'The {verb} of {planned.database} failed at "{failed_at}": {failure.msg}',
         state=state,
@@ -390,6 +334,14 @@ def _undone(exchange: Exchange, planned: RestorePlan, journal: Journal, exc: Exc
             "interruption": exchange.writers.interruption() if stopped else {},
         },
     )
+
+
+def _put_aside(exchange: Exchange, planned: RestorePlan) -> str:
+    """What has become of a new database that had the name for a while; empty where none had."""
+    if exchange.aside is None:
+        return ""
+    meanwhile = "the new database, with what was written into it meanwhile"
+    return f"; {meanwhile}, is kept as {exchange.aside} until {utc(planned.until)}"
 
 
 def _words(exc: Exception) -> str:

@@ -23,7 +23,17 @@ from .restore_options import BRAIN_HEALTH, RestoreOptions
 from .scratch import connected, refuse_without_space
 from .server import Server, reach
 from .session import Facts, database_facts
-from .siblings import Kept, expired_databases, kept_databases, kept_name, missing_roles, side_databases, side_name, utc
+from .siblings import (
+    Kept,
+    expired_databases,
+    failed_name,
+    kept_databases,
+    kept_name,
+    missing_roles,
+    side_databases,
+    side_name,
+    utc,
+)
 from .source import Source, find_source
 from .writers import running
 
@@ -233,15 +243,17 @@ def _expired(server: Server, database: str, moment: float) -> list[str]:
 
 
 def _to_take_back(options: RestoreOptions, kept: list[Kept]) -> Kept:
-    if not kept:
+    known = ", ".join(item.name for item in kept)
+    before = [item for item in kept if not item.failed]
+    if not before and (not kept or options.kept is None):
         raise Refused(
-            f"There is nothing to undo: no database from before a restore of {options.target.database} is kept"
+            f"There is nothing to undo: no database from before a restore of {options.target.database} is kept",
+            hint=f"What a failed restore has left is taken with kept: {known}." if kept else None,
         )
     if options.kept is None:
-        return kept[0]
+        return before[0]  # one that has failed only comes back by its name
     found = next((item for item in kept if item.name == options.kept), None)
     if found is None:
-        known = ", ".join(item.name for item in kept)
         raise Mistaken(f"There is no kept database {options.kept}; there is: {known}")
     return found
 
@@ -306,7 +318,7 @@ def _free_ident(database: str, moment: float, names: set[str]) -> str:
     """The moment, or the next one after it of which there is no database yet."""
     while True:
         ident = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y%m%d%H%M%S")
-        if not {side_name(database, ident), kept_name(database, ident)} & names:
+        if not {side_name(database, ident), kept_name(database, ident), failed_name(database, ident)} & names:
             return ident
         moment += 1
 

@@ -31,6 +31,7 @@ __all__ = [
     "drop_expired",
     "drop_side",
     "expired_databases",
+    "failed_name",
     "kept_databases",
     "kept_mark",
     "kept_name",
@@ -49,8 +50,13 @@ _SIDE = "titan.ops: restore {id} of {database} under way; the next run drops thi
 _KEPT = (
     "titan.ops: {database} as it was before restore {id} of {what}; dropped after {until}, or with the next backup then"
 )
+_FAILED = (
+    "titan.ops: {database} as left by the failed restore {id} of {what}; dropped after {until}, or with the next backup"
+    " then"
+)
 _IS_KEPT = re.compile(
-    r"titan\.ops: (?P<database>\S+) as it was before restore (?P<id>\d{14}) of (?P<what>[^\n]+?); dropped after "
+    r"titan\.ops: (?P<database>\S+) as (?:it was before|(?P<failed>left by the failed)) restore (?P<id>\d{14}) of "
+    r"(?P<what>[^\n]+?); dropped after "
     r"(?P<until>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ), or with the next backup then(?:\n(?P<comment>.*))?",
     re.DOTALL,
 )
@@ -74,14 +80,15 @@ _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|$)')
 
 @dataclass(frozen=True)
 class Kept:
-    """An old database that is kept.
+    """A database that is kept.
 
     Attributes:
         name: its name now.
-        id: of the restore that it stood aside for.
+        id: of the restore that it stood aside for, or that has made it.
         what: the backup that took its place, or, with "(an undo)" after it, the old database.
         until: when it may be dropped, seconds since the epoch.
         comment: its own.
+        failed: it is what a restore has made that failed after the swap, with what was written into it meanwhile.
     """
 
     name: str
@@ -89,6 +96,7 @@ class Kept:
     what: str
     until: float
     comment: str
+    failed: bool = False
 
 
 def utc(moment: float) -> str:
@@ -111,9 +119,16 @@ def kept_name(database: str, ident: str) -> str:
     return f"{database[:_STEM]}__before_{ident}"
 
 
-def kept_mark(database: str, ident: str, what: str, until: float, comment: str) -> str:
-    """The mark of an old one, with its own comment, which it gets back with its name."""
-    mark = _KEPT.format(database=database, id=ident, what=" ".join(what.split()), until=utc(until))
+def failed_name(database: str, ident: str) -> str:
+    """What the new one is called from then on, where the old one got its name back."""
+    return f"{database[:_STEM]}__failed_{ident}"
+
+
+def kept_mark(database: str, ident: str, what: str, until: float, comment: str, *, failed: bool = False) -> str:
+    """The mark of one that is kept, with its own comment, which it gets back with its name."""
+    mark = (_FAILED if failed else _KEPT).format(
+        database=database, id=ident, what=" ".join(what.split()), until=utc(until)
+    )
     return f"{mark}\n{comment}" if comment else mark
 
 
@@ -128,13 +143,16 @@ def _comments(session: Connection) -> dict[str, str]:
 
 
 def kept_databases(session: Connection, database: str) -> list[Kept]:
-    """The old databases that are kept, newest first."""
+    """The databases that are kept, newest first."""
     found = []
     for name, comment in _comments(session).items():
         mark = _IS_KEPT.fullmatch(comment)
-        if mark and mark["database"] == database and name == kept_name(database, mark["id"]):
+        if mark is None or mark["database"] != database:
+            continue
+        failed = mark["failed"] is not None
+        if name == (failed_name if failed else kept_name)(database, mark["id"]):
             until = parse_timestamp(mark["until"]) or 0.0
-            found.append(Kept(name, mark["id"], mark["what"], until, mark["comment"] or ""))
+            found.append(Kept(name, mark["id"], mark["what"], until, mark["comment"] or "", failed))
     return sorted(found, key=lambda item: item.id, reverse=True)
 
 
