@@ -226,7 +226,7 @@ seconds:
   returned: success, outside of check mode
   type: float
 dropped:
-  description: Kept databases whose time was over, and that were (would be) dropped.
+  description: Kept databases whose time was over, and that were (would be) dropped at the end.
   returned: success
   type: list
   elements: str

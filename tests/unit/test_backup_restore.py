@@ -801,6 +801,34 @@ def test_a_kept_database_goes_with_the_next_backup_when_its_time_is_over(site: S
     assert site.kept() == ["titan_brain__before_20200101000000"]
 
 
+def test_a_kept_database_whose_time_is_over_goes_after_the_next_restore_was_proved_and_not_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(site)
+    first, data = site.restore(path.name, keep_days=0)["kept"], path.read_bytes()
+    assert site.restore(path.name, confirm=None)["dropped"] == [first]
+    path.write_bytes(data.replace(b"note 250", b"nofe 250"))
+    with pytest.raises(OpsError, match="its sha256 is not"):
+        site.restore(path.name)
+    path.write_bytes(data)
+
+    def refusing(*_args: Any) -> None:
+        raise OpsError("it is in use")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "begin", refusing)
+        with pytest.raises(OpsError, match="was not begun") as caught:
+            site.restore(path.name)
+    assert str(caught.value.state) == "Nothing was changed." and site.kept() == [first]
+    with monkeypatch.context() as patched:
+        patched.setattr(siblings, "drop_database", refusing)
+        told = site.restore(path.name)
+    assert told["dropped"] == [] and len(site.kept()) == 2
+    assert f"The database {first} could not be dropped, although its time is over: it is in use" in told["warnings"]
+    assert site.restore(path.name)["dropped"] == [first]
+    site.whole()
+
+
 def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site: Site) -> None:
     told = site.restore(make(site).name, keep_days=0)
     admin = site.open()

@@ -26,7 +26,7 @@ from .restore_compare import compare_restored
 from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, differences, plan
 from .scratch import connected, drop_database
-from .siblings import create_side, dress_side, utc
+from .siblings import create_side, dress_side, drop_those, utc
 from .source import Source
 from .tools import Cancelled, Effects, drop_passfile
 from .work import drop_work, work_directory
@@ -202,8 +202,6 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
     drop_work(effects)
     for name in planned.left:
         drop_database(server.admin, name)
-    for name in planned.expired:
-        drop_database(server.admin, name)
     journal = journal_of(stack, undo=planned.options.undo)
     try:
         journal.begin(begin_record(stack, planned))
@@ -222,6 +220,8 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         exchange.finish()
     except Exception as exc:  # whatever it is, no half of it must stay
         raise _undone(exchange, planned, journal, exc) from exc
+    # Not before: whatever goes wrong until here, what is kept stays.
+    dropped = drop_those(server.admin, database, planned.expired, planned.moment, warnings)
     kept_rows = None if planned.kept is None else counted(server.admin.within(planned.kept), warnings)
     ended = clock.now()
     found = planned.back_rows if rows is None else rows
@@ -236,7 +236,7 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         "interruption": exchange.writers.interruption(),
         "restore_seconds": seconds,
         "seconds": round(clock.monotonic() - began, 3),
-        "dropped": list(planned.expired),
+        "dropped": dropped,
         "tidied": [*planned.left, *tidied],
         "warnings": [*warnings, *exchange.warnings],
         "about": {"backup" if planned.source else "taken_back": planned.what, "kept": planned.kept},

@@ -58,7 +58,7 @@ class RestorePlan:
         properties: of the new database, what a dump does not hold.
         writers: the services that are stopped.
         well: those of them that are well.
-        expired: old databases that are dropped before.
+        expired: old databases that are dropped at the end.
         left: databases that interrupted restores have left, and that are dropped before.
         needed_bytes: the room that is asked for.
         warnings: what the operator should know.
@@ -181,10 +181,9 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
         if source:
             _refuse_missing_roles(session, source, properties)
         expired = [] if options.undo else _expired(server, database, moment)
-        room = sum(_size(session, name) for name in expired)
         warnings = _warnings(session, options, source, today, server)
         left = side_databases(session, database)
-        room += sum(_size(session, name) for name in left)
+        room = sum(_size(session, name) for name in left)
     if options.undo and today is None:
         warnings.append(f"There is no database {database}: nothing is kept of it")
     needed = 0 if source is None else _needed(source, today, options, room)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "dress_side",
     "drop_expired",
     "drop_side",
+    "drop_those",
     "expired_databases",
     "failed_name",
     "kept_databases",
@@ -207,6 +208,19 @@ def drop_expired(admin: Way, database: str, moment: float) -> list[str]:
     for name in expired:
         drop_database(admin, name)
     return expired
+
+
+def drop_those(admin: Way, database: str, names: Iterable[str], moment: float, warnings: list[str]) -> list[str]:
+    """Drop the old databases of these names, as ``drop_expired`` does; gives those that went, and warns of others."""
+    dropped = []
+    for name in names:
+        try:
+            if name in expired_databases(admin, database, moment):
+                drop_database(admin, name)
+                dropped.append(name)
+        except OpsError as exc:
+            warnings.append(f"The database {name} could not be dropped, although its time is over: {exc.msg}")
+    return dropped
 
 
 def expired_databases(admin: Way, database: str, moment: float) -> list[str]:
