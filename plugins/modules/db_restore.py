@@ -96,7 +96,9 @@ options:
     type: int
     default: 1
   partial:
-    description: Restore a dump without a manifest although it lacks tables that the database has now.
+    description:
+      - Restore a dump without a manifest although it lacks tables that the database has now, or a backup although its
+        manifest names another database.
     type: bool
     default: false
   space_margin:

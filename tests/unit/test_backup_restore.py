@@ -355,6 +355,18 @@ def test_a_row_too_few_is_no_restore(site: Site) -> None:
     assert "was not touched, and no service was stopped; the new database was dropped" in str(error)
 
 
+def test_a_backup_of_another_database_is_refused_unless_that_is_said(site: Site) -> None:
+    path = make(site)
+    manifest.write(str(path), replace(manifest.read(str(path)), database="other"))
+    error = refused(site, path, "is a backup of another database, other, and not of titan_brain")
+    assert isinstance(error, Refused) and error.state == "Nothing was changed." and "partial=true" in str(error.hint)
+    with pytest.raises(Refused, match="another database"):
+        site.restore(str(path), confirm=None)
+    told = site.restore(str(path), partial=True)
+    assert f"{path.name} is a backup of another database, other" in told["warnings"] and site.rows() == "500"
+    site.whole()
+
+
 def test_a_role_that_the_server_lacks_is_named(site: Site) -> None:
     path = make(site)
     rewritten(path, path.read_bytes().replace(b"OWNER TO titan", b"OWNER TO stranger"))

@@ -170,6 +170,8 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     probes = tuple(_probes(stack, options))
     server = reach(stack, target)
     source = None if options.undo else find_source(options.directory, str(options.backup), cancelled=cancelled)
+    if source:
+        _refuse_of_another(source, options)
     moment = stack.clock.now()
     with contextlib.closing(connected(server.admin)) as session:
         names = {name for (name,) in session.run(["SELECT datname FROM pg_catalog.pg_database"])}
@@ -294,6 +296,16 @@ def _properties(today: Facts | None, source: Source | None) -> dict[str, Any]:
     return {**known, **made}
 
 
+def _refuse_of_another(source: Source, options: RestoreOptions) -> None:
+    """A backup of another database has another's tables, and titan-brain empties a database that is not whole."""
+    made, database = source.made.database, options.target.database
+    if made not in ("", database) and not options.partial:
+        raise Refused(
+            f"{source.backup.name} is a backup of another database, {made}, and not of {database}",
+            hint="Name a backup of that one. If this is what you want, say partial=true.",
+        )
+
+
 def _refuse_missing_roles(session: Connection, source: Source, properties: Mapping[str, Any]) -> None:
     missing = missing_roles(session, properties)
     if missing:
@@ -331,7 +343,7 @@ def _warnings(
         warnings.append(f"The restore goes through the container's own socket. {server.admin.reason}")
     if source is not None:
         made = source.made
-        if made.database not in ("", database):
+        if made.database not in ("", database):  # and partial was said
             warnings.append(f"{source.backup.name} is a backup of another database, {made.database}")
         if source.foreign:
             warnings.append(
