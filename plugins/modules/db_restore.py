@@ -88,7 +88,7 @@ options:
   keep_days:
     description:
       - Days for which the old database is kept. After that, the next backup or restore drops it, as long as its
-        successor holds something.
+        successor holds a row.
     type: int
     default: 7
   jobs:

@@ -842,7 +842,8 @@ def test_a_kept_database_whose_time_is_over_goes_after_the_next_restore_was_prov
 
 
 def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site: Site) -> None:
-    told = site.restore(make(site).name, keep_days=0)
+    path = make(site)
+    told = site.restore(path.name, keep_days=0)
     admin = site.open()
     way = restore.plan(admin, site.asked(undo=True), cancelled=lambda: False).server.admin
     site.server.sql("ALTER DATABASE titan_brain RENAME TO away")
@@ -850,6 +851,19 @@ def test_a_kept_database_never_goes_while_its_successor_is_missing_or_empty(site
         assert siblings.expired_databases(way, "titan_brain", Clock().now()) == []
         site.server.sql("CREATE DATABASE titan_brain")
         assert siblings.drop_expired(way, "titan_brain", Clock().now()) == []
+        # brain makes its tables by itself when it finds none
+        site.server.sql("CREATE TABLE orders (id int)", "CREATE TABLE fills (id int)", database="titan_brain")
+        told_of: list[str] = []
+        assert siblings.expired_databases(way, "titan_brain", Clock().now(), told_of) == []
+        assert told_of == [
+            f"No table of titan_brain is known to hold a row, so that {told['kept']} stays, although its time is over"
+        ]
+        planned = create.plan(site.stack, site.options(), site.effects)
+        assert planned.expired == () and told_of[0] in planned.warnings
+        looked = site.restore(path.name, confirm=None)
+        assert looked["dropped"] == [] and told_of[0] in looked["warnings"]
+        site.server.sql("INSERT INTO orders VALUES (1)", database="titan_brain")
+        assert siblings.expired_databases(way, "titan_brain", Clock().now()) == [told["kept"]]
         site.server.sql("DROP DATABASE titan_brain")
     finally:
         site.server.sql("ALTER DATABASE away RENAME TO titan_brain")

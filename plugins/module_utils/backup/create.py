@@ -115,6 +115,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
     if half_done:
         warnings.append(f"An interrupted restore of {target.database} was found: run recover.yml to finish or undo it")
     clears = options.label is None and not half_done
+    expired = expired_databases(way, target.database, effects.clock.now(), warnings) if clears else []
     return BackupPlan(
         options,
         name,
@@ -127,7 +128,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         needed,
         _expected(options, mine, facts),
         tuple(warnings),
-        tuple(expired_databases(way, target.database, effects.clock.now())) if clears else (),
+        tuple(expired),
     )
 
 

@@ -182,8 +182,8 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
         properties = _properties(today, source)
         if source:
             _refuse_missing_roles(session, source, properties)
-        expired = [] if options.undo else _expired(server, database, moment)
         warnings = _warnings(session, options, source, today, server)
+        expired = [] if options.undo else _expired(server, database, moment, warnings)
         left = side_databases(session, database)
         room = sum(_size(session, name) for name in left)
     if options.undo and today is None:
@@ -235,10 +235,10 @@ def _probes(stack: Stack, options: RestoreOptions) -> list[Probe]:
     return found
 
 
-def _expired(server: Server, database: str, moment: float) -> list[str]:
+def _expired(server: Server, database: str, moment: float, warnings: list[str]) -> list[str]:
     """The kept databases to drop; none where the one in use cannot be looked into. (An undo drops none at all.)"""
     try:
-        return expired_databases(server.admin, database, moment)
+        return expired_databases(server.admin, database, moment, warnings)
     except OpsError:
         return []
 

@@ -9,9 +9,10 @@ Each bears our mark as its comment; what has none is nobody's to drop.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,7 +200,7 @@ def drop_side(admin: Way, database: str, ident: str) -> bool:
 
 
 def drop_expired(admin: Way, database: str, moment: float) -> list[str]:
-    """Drop the old databases whose time is over, as long as their successor is there and holds something.
+    """Drop the old databases whose time is over, as long as their successor is there and holds a row.
 
     Raises:
         OpsError: the server does not let us.
@@ -210,34 +211,55 @@ def drop_expired(admin: Way, database: str, moment: float) -> list[str]:
     return expired
 
 
-def drop_those(admin: Way, database: str, names: Iterable[str], moment: float, warnings: list[str]) -> list[str]:
+def drop_those(admin: Way, database: str, names: Sequence[str], moment: float, warnings: list[str]) -> list[str]:
     """Drop the old databases of these names, as ``drop_expired`` does; gives those that went, and warns of others."""
-    dropped = []
-    for name in names:
+    dropped: list[str] = []
+    try:
+        going = expired_databases(admin, database, moment, warnings) if names else []
+    except OpsError as exc:
+        warnings.append(f"{', '.join(names)} stays, for whether it may go cannot be told: {exc.msg}")
+        return dropped
+    for name in (name for name in names if name in going):
         try:
-            if name in expired_databases(admin, database, moment):
-                drop_database(admin, name)
-                dropped.append(name)
+            drop_database(admin, name)
+            dropped.append(name)
         except OpsError as exc:
             warnings.append(f"The database {name} could not be dropped, although its time is over: {exc.msg}")
     return dropped
 
 
-def expired_databases(admin: Way, database: str, moment: float) -> list[str]:
-    """The old databases that may be dropped."""
+def expired_databases(admin: Way, database: str, moment: float, warnings: list[str] | None = None) -> list[str]:
+    """The old databases that may be dropped; ``warnings`` is told when they stay because their successor has no row."""
     session = connected(admin)
     try:
         expired = [item.name for item in kept_databases(session, database) if item.until <= moment]
         there = database in _comments(session)
     finally:
         session.close()
-    return sorted(expired) if expired and there and _holds_something(admin, database) else []
+    if not expired or not there:
+        return []
+    if _holds_a_row(admin, database):
+        return sorted(expired)
+    if warnings is not None:
+        told = ", ".join(sorted(expired))
+        warnings.append(
+            f"No table of {database} is known to hold a row, so that {told} stays, although its time is over"
+        )
+    return []
 
 
-def _holds_something(admin: Way, database: str) -> bool:
+def _holds_a_row(admin: Way, database: str) -> bool:
+    """Whether a row is found in any table; one that cannot be read, or not now, is none in which there is one."""
     session = connect(admin.within(database).endpoint, admin.password or "")
     try:
-        return bool(session.run([f"SELECT 1 FROM {RELATIONS} AND c.relkind = 'r' LIMIT 1"]))
+        tables = f"{RELATIONS} AND c.relkind = 'r'"
+        names = session.run([f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM {tables}"])
+        session.run(["SET statement_timeout = '10s'"])  # who waits for a lock waits no longer, either
+        for (name,) in names:
+            with contextlib.suppress(OpsError):
+                if session.run([f"SELECT 1 FROM {name} LIMIT 1"]):
+                    return True
+        return False
     finally:
         session.close()
 
