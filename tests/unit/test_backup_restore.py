@@ -508,6 +508,17 @@ def test_a_psql_that_knows_it_is_told_to_take_no_command(
     assert bool(keys) is guarded and all(re.fullmatch(r"--command=\\restrict [0-9a-f]{32}", text) for text in keys)
 
 
+def test_a_name_that_is_not_utf_8_is_told_in_the_comment_as_far_as_it_goes(site: Site, tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"d\xfcmp.sql")
+    with open(path, "wb") as stream:
+        stream.write(dumped(site))
+    kept = site.restore(os.fsdecode(path))["kept"]
+    text = site.server.sql(f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{kept}'")
+    assert " of d\\udcfcmp.sql; dropped after " in text
+    assert site.restore(undo=True)["what"] == kept
+    site.whole()
+
+
 def test_a_dump_without_the_data_is_refused_unless_that_is_said(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "part.sql"
     for options in (["--schema-only"], ["--exclude-table-data=orders"], ["--exclude-table-data=orders", "--inserts"]):

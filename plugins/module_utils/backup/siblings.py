@@ -128,9 +128,9 @@ def failed_name(database: str, ident: str) -> str:
 
 def kept_mark(database: str, ident: str, what: str, until: float, comment: str, *, failed: bool = False) -> str:
     """The mark of one that is kept, with its own comment, which it gets back with its name."""
-    mark = (_FAILED if failed else _KEPT).format(
-        database=database, id=ident, what=" ".join(what.split()), until=utc(until)
-    )
+    # a file's name need not be UTF-8, a comment must
+    told = " ".join(what.split()).encode("utf-8", "backslashreplace").decode()
+    mark = (_FAILED if failed else _KEPT).format(database=database, id=ident, what=told, until=utc(until))
     return f"{mark}\n{comment}" if comment else mark
 
 
