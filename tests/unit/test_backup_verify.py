@@ -150,6 +150,45 @@ def test_a_backup_may_be_called_by_its_path_as_backup_says_it_or_latest(place: P
     assert drill(place, "latest")["name"] == newest.name
 
 
+def test_a_subscription_does_not_keep_the_scratch_database(place: Place) -> None:
+    """PostgreSQL drops no database that has one; the publisher's slot is the real one's, and nobody asks for it."""
+    place.server.sql(
+        "CREATE SUBSCRIPTION \"The mirror\" CONNECTION 'host=127.0.0.1 port=1 dbname=away' PUBLICATION p"
+        " WITH (connect = false, slot_name = 'ours')",
+        database="titan_brain",
+    )
+    try:
+        make(place)
+        assert drill(place)["warnings"] == []
+        assert place.server.sql("SELECT subname, subslotname FROM pg_subscription") == "The mirror|ours"
+    finally:
+        place.server.sql(
+            'ALTER SUBSCRIPTION "The mirror" SET (slot_name = NONE)',
+            'DROP SUBSCRIPTION "The mirror"',
+            database="titan_brain",
+        )
+
+
+def test_what_an_earlier_drill_has_left_and_cannot_be_dropped_is_a_warning(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(place)
+    left, drop = scratch.scratch_name("titan_brain"), scratch.drop_database
+    place.server.sql(f"CREATE DATABASE {left}")
+
+    def refusing(way: Any, name: str) -> None:
+        if name == left:
+            raise OpsError("it is in use")
+        drop(way, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scratch, "drop_database", refusing)
+        told = drill(place)
+    assert left not in told["tidied"] and told["verified"]
+    assert told["warnings"] == [f"The scratch database {left} of an earlier drill could not be dropped: it is in use"]
+    assert left in drill(place)["tidied"]
+
+
 def test_a_dump_without_a_manifest_is_refused_in_plain_words(place: Place) -> None:
     place.backups.mkdir(parents=True, exist_ok=True)
     (place.backups / "hand.sql").write_text("x")

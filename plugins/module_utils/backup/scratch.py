@@ -96,12 +96,16 @@ def leftovers(way: Way) -> list[str]:
         session.close()
 
 
-def drop_leftovers(way: Way) -> list[str]:
-    """Drop what killed drills have left; gives its names."""
-    found = leftovers(way)
-    for name in found:
-        drop_database(way, name)
-    return found
+def drop_leftovers(way: Way, warnings: list[str]) -> list[str]:
+    """Drop what killed drills have left; gives the names of what went, and warns of what did not."""
+    dropped = []
+    for name in leftovers(way):
+        try:
+            drop_database(way, name)
+            dropped.append(name)
+        except OpsError as exc:  # no reason not to try another backup
+            warnings.append(f"The scratch database {name} of an earlier drill could not be dropped: {exc.msg}")
+    return dropped
 
 
 def refuse_without_space(way: Way, container: Container, needed: int, left: Iterable[str] = ()) -> None:
@@ -194,18 +198,45 @@ def drop_database(way: Way, name: str) -> None:
     Raises:
         OpsError: the server does not let us.
     """
+    # By hand in place of WITH (FORCE), which came with PostgreSQL 13.
+    statements = [
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+        f" WHERE datname = {quote_literal(name)} AND pid <> pg_catalog.pg_backend_pid()",
+        f"DROP DATABASE IF EXISTS {quote_ident(name)}",
+    ]
     session = connected(way)
     try:
-        # By hand in place of WITH (FORCE), which came with PostgreSQL 13.
-        session.run(
-            [
-                "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-                f" WHERE datname = {quote_literal(name)} AND pid <> pg_catalog.pg_backend_pid()",
-                f"DROP DATABASE IF EXISTS {quote_ident(name)}",
-            ]
-        )
+        try:
+            session.run(statements)
+        except OpsError:
+            if not _unsubscribed(session, way, name):
+                raise
+            session.run(statements)
     finally:
         session.close()
+
+
+def _unsubscribed(session: Connection, way: Way, name: str) -> bool:
+    """Drop the database's subscriptions, with which it cannot be dropped, and leave the publisher's slots alone.
+
+    A restored one has the slot of the database that was dumped, which goes on with it.
+
+    Returns:
+        Whether there were any.
+    """
+    rows = session.run(
+        [
+            "SELECT s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
+            f" WHERE d.datname = {quote_literal(name)}"
+        ]
+    )
+    if rows:
+        with contextlib.closing(connected(way.within(name))) as inside:
+            for (subscription,) in rows:
+                quoted = quote_ident(subscription)
+                alter = f"ALTER SUBSCRIPTION {quoted}"
+                inside.run([f"{alter} DISABLE", f"{alter} SET (slot_name = NONE)", f"DROP SUBSCRIPTION {quoted}"])
+    return bool(rows)
 
 
 def connected(way: Way) -> Connection:

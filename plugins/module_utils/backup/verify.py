@@ -121,11 +121,11 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     except Damaged as exc:
         exc.state = f"Nothing was restored.{_unmarked(planned)}"
         raise
-    tidied = [*drop_leftovers(planned.way), *remove_leftovers(effects.engine, planned.container)]
+    warnings: list[str] = []
+    tidied = [*drop_leftovers(planned.way, warnings), *remove_leftovers(effects.engine, planned.container)]
     tidied += catalog.clean(planned.backup.path.rpartition("/")[0])
     drop_passfile(effects, planned.container)
     ticks = effects.clock.monotonic()
-    warnings: list[str] = []
     try:
         with scratch_database(planned.way, planned.name, made.properties, warnings) as way:
             with work_directory(effects) as pipes:
