@@ -18,7 +18,7 @@ description:
     its sha256 and the number of rows of every table in the dump's own snapshot.
   - After a backup without a label, old ones without a label go as O(keep_daily), O(keep_weekly) and O(keep_monthly)
     say. The newest good one and the newest verified one always stay, and unless O(keep_daily) is 0 everything of the
-    newest one's day (in UTC). Files without a manifest are never touched.
+    newest one's day (in UTC). Files without a manifest are never touched, nor is what is dated in the future.
   - What a killed run has left is removed by the next.
   - Every run makes a new backup. Names are in UTC.
 extends_documentation_fragment:

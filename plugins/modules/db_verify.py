@@ -100,7 +100,7 @@ def operation(context: Context) -> dict:
         progress=context.progress,
     )
     planned = plan(stack, asked.target, asked.directory, params["name"], effects, space_margin=asked.space_margin)
-    result = {"tidied": list(planned.left)}
+    result = {"tidied": list(planned.left), "warnings": list(planned.warnings)}
     after = "verified: now\n"
     if context.check_mode:
         refuse_damaged(planned)

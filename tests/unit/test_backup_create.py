@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gzip
 import hashlib
 import json
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,32 @@ def test_retention_leaves_what_is_not_good_or_not_ours_alone(place: Place) -> No
     assert second["removed"] == []
     assert any("is damaged" in text for text in second["warnings"])
     assert {"by_hand.sql", first["name"], second["name"]} <= set(place.names())
+
+
+@pytest.mark.parametrize("keep", [(2, 0, 0), (0, 0, 0)], ids=str)
+def test_backups_of_a_wrong_clock_stay_and_do_not_push_out_the_ones_that_are_made(
+    place: Place, keep: tuple[int, int, int]
+) -> None:
+    ahead = []
+    for day in (1, 2):
+        path = make(place, label=f"of_2131_{day}")["path"]
+        manifest.write(path, replace(manifest.read(path), label=None, started=f"2131-01-0{day}T02:00:00Z"))
+        ahead.append(Path(path).name)
+    policy = dict(zip(("keep_daily", "keep_weekly", "keep_monthly"), keep))
+    planned = create.plan(place.stack, place.options(**policy), place.effects)
+    told = create.apply(planned, place.effects)
+    assert (planned.removed, told["removed"]) == ((), [])
+    assert {planned.name, *ahead} <= set(place.names())
+    assert [name for text in told["warnings"] for name in ahead if name in text and "is yet to come" in text] == [
+        ahead[1],
+        ahead[0],
+    ]
+    # even of clocks that differ by less than that: what was just made is not what goes
+    made = manifest.read(planned.path)
+    soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=20)
+    manifest.write(planned.path, replace(made, started=soon.strftime("%Y-%m-%dT%H:%M:%SZ")))
+    last = make(place, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    assert last["removed"] == [] and {planned.name, last["name"]} <= set(place.names())
 
 
 # The password

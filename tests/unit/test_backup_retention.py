@@ -93,3 +93,17 @@ def test_the_newest_without_a_label_stays_beside_a_newer_one_with_it() -> None:
 
 def test_nothing_at_all_is_decided_of_nothing() -> None:
     assert decide([], Policy()) == {}
+
+
+def test_what_is_dated_in_the_future_stays_and_takes_nobodys_place() -> None:
+    policy, now = Policy(2, 0, 0), BEGIN + 3 * DAY
+    there = [night(number) for number in range(4)]
+    ahead = [night(3 + 2000), night(3 + 2001, verified=True)]
+    assert kept([*there, *ahead], policy) == ahead, "what is kept without a clock to tell"
+    reasons = decide([*there, *ahead], policy, now=now, made=there[3].name)
+    assert {name for name, why in reasons.items() if not why} == {there[0].name, there[1].name}
+    assert reasons[there[3].name] == ("just made", "newest", "same day", "daily")
+    assert {reasons[item.name] for item in ahead} == {("dated in the future",)}
+    # a day ahead is another host's clock, and counts
+    assert decide([night(4), night(3)], Policy(0, 0, 0), now=now) == {"0004": ("newest",), "0003": ()}
+    assert decide([night(4), night(3)], Policy(0, 0, 0), now=now, made="0003")["0003"] == ("just made",)

@@ -142,6 +142,19 @@ def test_another_databases_newer_backup_beside_it_is_not_taken_for_the_newest(pl
     assert manifest.read(str(place.backups / "titan_other_2099-01-01.sql")).verified is None
 
 
+def test_one_of_a_wrong_clock_is_not_the_newest_and_is_told(place: Place) -> None:
+    ahead, good = make(place, label="a"), make(place, label="b")
+    manifest.write(str(ahead), replace(manifest.read(str(ahead)), started="2131-01-01T02:00:00Z"))
+    for told in (drill(place), drill(place, "latest")):
+        [warning] = told["warnings"]
+        assert told["name"] == good.name and ahead.name in warning and "dated 2131-01-01T02:00:00Z" in warning
+    named = drill(place, ahead.name)
+    assert (named["name"], named["warnings"]) == (ahead.name, [])
+    good.unlink()
+    told = drill(place)
+    assert told["name"] == ahead.name and "is yet to come" in told["warnings"][0], "better than none"
+
+
 def test_a_backup_may_be_called_by_its_path_as_backup_says_it_or_latest(place: Place) -> None:
     older, newest = make(place, label="a"), make(place, label="b")
     rewrite = manifest.read(str(older))  # both may be of the same second

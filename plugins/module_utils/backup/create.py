@@ -27,6 +27,7 @@ from .catalog import Backup
 from .dump import Dumped, dump
 from .naming import named, nightly, suffix
 from .options import BackupOptions
+from .report import told_of_future
 from .retention import Item, decide
 from .session import Facts, Way, counts, database_facts, find_way, locate_server, objects, open_session
 from .siblings import RESTORE, drop_expired, expired_databases
@@ -105,17 +106,19 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
     left = catalog.leftovers(directory)
     needed = _needed(options, mine, facts)
     _refuse_without_space(directory, needed, sum(catalog.size_of(os.path.join(directory, item)) for item in left))
-    name = _free_name(options, effects.clock.now(), {item.name for item in present})
+    moment = effects.clock.now()
+    name = _free_name(options, moment, {item.name for item in present})
     warnings = [
         f"The backup {item.name} is damaged: {item.trouble}" for item in present if item.state == catalog.DAMAGED
     ]
+    warnings += told_of_future(mine, moment)
     if way.password is None:
         warnings.append(f"The backup is made through the container's own socket. {way.reason}")
     half_done = RESTORE in interrupted_operations(stack.state_path)
     if half_done:
         warnings.append(f"An interrupted restore of {target.database} was found: run recover.yml to finish or undo it")
     clears = options.label is None and not half_done
-    expired = expired_databases(way, target.database, effects.clock.now(), warnings) if clears else []
+    expired = expired_databases(way, target.database, moment, warnings) if clears else []
     return BackupPlan(
         options,
         name,
@@ -123,7 +126,7 @@ def plan(stack: StackOptions, options: BackupOptions, effects: Effects) -> Backu
         way,
         facts,
         tuple(present),
-        _going(options, mine, name, effects.clock.now()),
+        _going(options, mine, name, moment),
         tuple(left),
         needed,
         _expected(options, mine, facts),
@@ -189,7 +192,7 @@ def _going(options: BackupOptions, mine: list[Backup], name: str, moment: float)
     if options.label is not None:
         return ()
     whole = [item.as_item() for item in mine if item.state == catalog.GOOD]
-    reasons = decide([*whole, Item(name, moment)], options.keep)
+    reasons = decide([*whole, Item(name, moment)], options.keep, now=moment, made=name)
     return tuple(sorted(found for found, why in reasons.items() if not why))
 
 
@@ -243,7 +246,7 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
         _publish(planned, made, record)
     except (OpsError, OSError) as exc:
         raise _failed(exc, options.directory) from exc
-    removed, warnings = _retain(planned)
+    removed, warnings = _retain(planned, effects.clock.now())
     dropped = _drop_expired(planned, effects, warnings)
     told = {"removed": removed, "tidied": tidied, "dropped": dropped, "warnings": warnings}
     return {**_told(planned, made, record), **told}
@@ -270,7 +273,7 @@ def _failed(exc: OpsError | OSError, directory: str) -> OpsError:
     return OpsError(f"The backup in {directory} could not be finished: {exc.strerror or exc}", state=state, hint=_AGAIN)
 
 
-def _retain(planned: BackupPlan) -> tuple[list[str], list[str]]:
+def _retain(planned: BackupPlan, now: float) -> tuple[list[str], list[str]]:
     """Remove what goes. What is there is looked at again: only what is whole by its manifest counts."""
     options = planned.options
     warnings = list(planned.warnings)
@@ -281,7 +284,7 @@ def _retain(planned: BackupPlan) -> tuple[list[str], list[str]]:
             for item in catalog.listed(options.directory)
             if item.state == catalog.GOOD and item.manifest and item.manifest.database == options.target.database
         ]
-        reasons = decide([item.as_item() for item in whole], options.keep)
+        reasons = decide([item.as_item() for item in whole], options.keep, now=now, made=planned.name)
         for item in whole:
             if reasons[item.name]:
                 continue

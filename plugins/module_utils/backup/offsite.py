@@ -135,7 +135,7 @@ def forget(options: OffsiteOptions, restic: Restic, *, check_mode: bool) -> dict
     seen = _look(options, restic)
     if not seen.there:
         raise Refused(f"There is no repository at {options.repository.address}", facts={"cause": "absent"})
-    reasons = decide(_items(options, seen.mine), options.keep)
+    reasons = decide(_items(options, seen.mine), options.keep, now=restic.now())
     going = [item for item in seen.mine if not reasons[item.id]]
     if not check_mode:
         if going:
@@ -221,7 +221,8 @@ def _look(options: OffsiteOptions, restic: Restic) -> _Look:
     good = [item for item in here if item.state == catalog.GOOD and item.manifest]
     candidates = [item for item in good if item.manifest and (item.name, item.manifest.sha256) not in have]
     # What the policy would forget at once is not worth the way.
-    reasons = decide([*_items(options, mine), *(item.as_item() for item in candidates)], options.keep)
+    every = [*_items(options, mine), *(item.as_item() for item in candidates)]
+    reasons = decide(every, options.keep, now=restic.now())
     return _Look(
         there,
         tuple(mine),

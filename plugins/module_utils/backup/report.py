@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from .catalog import DAMAGED, GOOD, Backup, digest
+from .retention import is_ahead
 
-__all__ = ["stamp", "told"]
+__all__ = ["stamp", "told", "told_of_future"]
 
 
 def stamp(moment: float) -> str:
@@ -48,3 +50,13 @@ def told(backup: Backup, *, now: float, checksums: bool = False) -> dict[str, An
         "trouble": trouble,
         "manifest": made.as_dict() if made else None,
     }
+
+
+def told_of_future(there: Iterable[Backup], now: float) -> list[str]:
+    """A warning for every good backup that is dated in the future."""
+    return [
+        f"The backup {item.name} is dated {stamp(item.moment)}, which is yet to come: a clock was wrong. It takes no "
+        "part in the retention and is not the one that a drill takes by itself; remove it, or verify it by its name"
+        for item in there
+        if item.state == GOOD and is_ahead(item.moment, now)
+    ]

@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
-__all__ = ["Item", "Policy", "decide"]
+__all__ = ["Item", "Policy", "decide", "is_ahead"]
+
+# Seconds: the clock of another host may be that much ahead of ours, and be right enough.
+_SLACK = 86400.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,14 @@ class Item:
     labelled: bool = False
 
 
-def decide(items: Iterable[Item], policy: Policy) -> dict[str, tuple[str, ...]]:
+def is_ahead(moment: float, now: float) -> bool:
+    """Whether a backup is dated in the future: a clock was wrong when it was made, or is wrong now."""
+    return moment > now + _SLACK
+
+
+def decide(
+    items: Iterable[Item], policy: Policy, *, now: float = math.inf, made: str | None = None
+) -> dict[str, tuple[str, ...]]:
     """Why each backup stays; one without a reason goes.
 
     Days, weeks (ISO 8601) and months are UTC's. Those without a backup do not count, so runs that fail take no place:
@@ -48,15 +59,26 @@ def decide(items: Iterable[Item], policy: Policy) -> dict[str, tuple[str, ...]]:
     always stay. Where days count at all, so does everything of the newest one's day: the backup that somebody makes
     because of a damage must not push out the last one from before it.
 
+    What is dated in the future stays, and takes nobody's place: one run under a wrong clock would else be the newest
+    for years, and the backups that are made meanwhile would go.
+
     Args:
         items: the backups of one database that are whole; others must not be handed in.
         policy: how many stay.
+        now: seconds since the epoch.
+        made: the name of the one that has just been made, which stays whatever the others' dates are.
 
     Returns:
         The reasons by name, for every item; an empty tuple for one that goes.
     """
-    newest_first = sorted(items, key=lambda item: (item.moment, item.name), reverse=True)
-    reasons: dict[str, list[str]] = {item.name: [] for item in newest_first}
+    every = sorted(items, key=lambda item: (item.moment, item.name), reverse=True)
+    reasons: dict[str, list[str]] = {item.name: [] for item in every}
+    for item in every:
+        if is_ahead(item.moment, now):
+            reasons[item.name].append("dated in the future")
+        if item.name == made:
+            reasons[item.name].append("just made")
+    newest_first = [item for item in every if not is_ahead(item.moment, now)]
     series = [item for item in newest_first if not item.labelled]
     for item in dict.fromkeys([*newest_first[:1], *series[:1]]):
         reasons[item.name].append("newest")

@@ -22,6 +22,8 @@ from .compare import compare
 from .load import load
 from .manifest import Manifest
 from .options import Database
+from .report import told_of_future
+from .retention import is_ahead
 from .scratch import drop_leftovers, leftovers, refuse_without_space, scratch_database, scratch_name
 from .session import Way, database_facts, find_way, locate_server
 from .source import Source
@@ -47,6 +49,7 @@ class VerifyPlan:
         way: how to log in.
         name: of the scratch database.
         left: scratch databases that killed drills have left.
+        warnings: what the operator should know.
     """
 
     target: Database
@@ -56,6 +59,7 @@ class VerifyPlan:
     way: Way
     name: str
     left: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def plan(
@@ -68,7 +72,7 @@ def plan(
         OpsError: the database cannot be reached.
     """
     effects.progress.phase("looking at the database and its backups")
-    backup = _chosen(directory, name, target.database)
+    backup, warnings = _chosen(directory, name, target.database, effects.clock.now())
     made = backup.manifest
     if made is None:
         raise Refused(f"{backup.name} cannot be verified: {backup.trouble}", hint="Name another backup.")
@@ -78,10 +82,11 @@ def plan(
         effects.redact.add(way.password)
     left = leftovers(way)
     refuse_without_space(way, container, round(database_facts(way).size_bytes * space_margin), left)
-    return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(left))
+    return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(left), tuple(warnings))
 
 
-def _chosen(directory: str, name: str | None, database: str) -> Backup:
+def _chosen(directory: str, name: str | None, database: str, now: float) -> tuple[Backup, list[str]]:
+    """The one that was named, else the newest good one that is not dated in the future; with what to warn of."""
     there = catalog.listed(directory)
     good = [
         item for item in there if item.state == catalog.GOOD and item.manifest and item.manifest.database == database
@@ -91,10 +96,11 @@ def _chosen(directory: str, name: str | None, database: str) -> Backup:
         if found is None:
             known = ", ".join(item.name for item in good[:3]) or "none"
             raise Mistaken(f"There is no backup {name!r} in {directory}", hint=f"The newest good ones there: {known}.")
-        return found
+        return found, []
     if not good:
         raise InvalidInput(f"There is no good backup of {database} in {directory}", hint="Make one with backup.yml.")
-    return good[0]
+    # Else one run under a wrong clock would be the newest for years, and no other be proved meanwhile.
+    return next((item for item in good if not is_ahead(item.moment, now)), good[0]), told_of_future(good, now)
 
 
 def refuse_damaged(planned: VerifyPlan) -> None:
@@ -121,7 +127,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
     except Damaged as exc:
         exc.state = f"Nothing was restored.{_unmarked(planned)}"
         raise
-    warnings: list[str] = []
+    warnings = list(planned.warnings)
     tidied = [*drop_leftovers(planned.way, warnings), *remove_leftovers(effects.engine, planned.container)]
     tidied += catalog.clean(planned.backup.path.rpartition("/")[0])
     drop_passfile(effects, planned.container)
