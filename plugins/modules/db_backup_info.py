@@ -75,7 +75,7 @@ backups:
       description: When a drill last restored it, UTC; null for never.
       type: str
     state:
-      description: V(good) or V(damaged) by its manifest, V(unknown) without one.
+      description: V(good) or V(damaged) by its manifest or a drill, V(unknown) without one.
       type: str
     trouble:
       description: Why it is not good.

@@ -15,7 +15,8 @@ description:
   - Restores a backup that M(titan.ops.db_backup) has made into a new database of the same server, stopped at the first
     error, and compares the rows of every table and the number of all objects with the manifest.
   - Then drops that database and writes into the manifest when the backup was verified. Retention keeps the newest
-    verified one. A backup that is proved bad loses an earlier such mark.
+    verified one. A backup that is proved bad loses an earlier such mark, and counts as
+    damaged until it is verified by its name.
   - The database itself is not touched. Its disk must have room for a second copy.
   - What a killed run has left is removed by the next.
 extends_documentation_fragment:

@@ -138,6 +138,16 @@ def test_an_altered_manifest_is_told(tmp_path: Path, change: dict[str, Any], sai
     assert found.state == catalog.DAMAGED and said in found.trouble
 
 
+def test_a_manifest_of_before_there_was_a_mark_for_what_is_damaged_is_as_good(tmp_path: Path) -> None:
+    path = backup(tmp_path, "a.sql")
+    place = Path(manifest.path_of(str(path)))
+    record = json.loads(place.read_text())
+    del record["damaged"]
+    place.write_text(json.dumps(record))
+    (found,) = catalog.listed(str(tmp_path))
+    assert found.state == catalog.GOOD and found.manifest and found.manifest.damaged is None
+
+
 # The directory
 
 

@@ -19,7 +19,16 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import compare, create, load, manifest, scratch, verify
+from ansible_collections.titan.ops.plugins.module_utils.backup import (
+    catalog,
+    compare,
+    create,
+    load,
+    manifest,
+    scratch,
+    verify,
+)
+from ansible_collections.titan.ops.plugins.module_utils.backup.absent import remove_backup
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
     Damaged,
@@ -391,6 +400,41 @@ def test_a_backup_that_is_proved_bad_does_not_count_as_verified_any_more(place: 
     assert "any more" not in str(fails(place, path, match).state)
 
 
+def test_one_that_is_proved_bad_is_no_good_backup_any_more_until_a_drill_of_it_ends_well(place: Place) -> None:
+    older, path = make(place, label="a"), make(place, label="b")
+    manifest.write(str(older), replace(manifest.read(str(older)), started="2026-02-06T02:00:00Z"))
+    changed(path, b"note 250", b"nofe 250")
+    with pytest.raises(Damaged, match=ROTTEN) as caught:
+        drill(place)  # never verified before
+    assert str(caught.value.state).endswith("It counts as damaged until a drill restores it.")
+    assert f"verify the next older one, {older.name}." in str(caught.value.hint)
+    first = manifest.read(str(path)).damaged
+    bad = catalog.find(str(place.backups), path.name)
+    assert bad and (bad.state, bad.trouble) == (catalog.DAMAGED, f"a drill proved it bad at {first}")
+    with pytest.raises(Refused, match="the only good backup"):
+        remove_backup(str(place.backups), older.name, check_mode=False)
+    assert drill(place)["name"] == older.name, "the next one takes another"
+    planned = verify.plan(
+        place.stack, place.options().target, str(place.backups), path.name, place.effects, space_margin=0
+    )
+    verify.refuse_damaged(planned)
+    fails(place, path, ROTTEN)
+    assert manifest.read(str(path)).damaged == first
+    changed(path, b"nofe 250", b"note 250")
+    verified = drill(place, path.name)["verified"]
+    told = manifest.read(str(path))
+    assert (told.verified, told.damaged) == (verified, None)
+    assert drill(place)["name"] == path.name
+
+
+def test_the_oldest_one_that_is_proved_bad_names_no_older_one(place: Place) -> None:
+    path, newer = make(place, label="a"), make(place, label="b")
+    manifest.write(str(path), replace(manifest.read(str(path)), started="2026-02-06T02:00:00Z"))
+    changed(path, b"note 250", b"nofe 250")
+    hint = str(fails(place, path, ROTTEN).hint)
+    assert hint == "Do not rely on this backup: make a new one; there is no older good one." and newer.name not in hint
+
+
 def test_one_that_is_cut_off_does_not_count_as_verified_any_more_and_check_mode_only_refuses_it(place: Place) -> None:
     path = make(place)
     drill(place)
@@ -433,9 +477,11 @@ def test_a_sha256_that_could_not_be_computed_is_no_damage(place: Place, monkeypa
     assert manifest.read(str(path)).verified
 
 
-def test_a_mark_that_cannot_be_taken_back_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_mark_that_cannot_be_changed_is_told(place: Place, monkeypatch: pytest.MonkeyPatch, verified: bool) -> None:
     path = make(place)
-    drill(place)
+    if verified:
+        drill(place)
     changed(path, b"note 250", b"nofe 250")
 
     def refused(_path: str, _made: object) -> None:
@@ -444,7 +490,8 @@ def test_a_mark_that_cannot_be_taken_back_is_told(place: Place, monkeypatch: pyt
     monkeypatch.setattr(manifest, "write", refused)
     with pytest.raises(OpsError, match=ROTTEN) as caught:
         drill(place)
-    assert "still calls it verified: it could not be written: Read-only file system" in str(caught.value.state)
+    calls = "still calls it verified" if verified else "does not call it damaged"
+    assert f"The manifest of the backup {calls}: it could not be written: Read-only file" in str(caught.value.state)
 
 
 NO_PROOF: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -464,6 +464,15 @@ def test_a_damaged_backup_of_which_the_repository_has_a_good_copy_can_be_got_bac
     assert ("stays out of the repository" in warning) != there
 
 
+def test_of_a_copy_of_one_that_a_drill_proved_bad_nobody_says_that_it_is_good(host: Host) -> None:
+    path = backup(host.backups, "titan_brain_2026-02-06.sql", damaged="2026-02-07T00:00:00Z")
+    sha = json.loads(path.with_name(f"{path.name}.manifest.json").read_text())["sha256"]
+    host.says("snapshots", f"print(json.dumps([{listed(path.name, sha)!r}]))")
+    (warning,) = host.copy()["warnings"]
+    assert "a drill proved it bad at 2026-02-07T00:00:00Z" in warning and "may be so, too" in warning
+    assert "good copy" not in warning
+
+
 @pytest.mark.parametrize(("made", "good", "changed"), [(False, 0, False), (False, 1, True), (True, 0, True)])
 def test_a_copy_that_fails_says_what_it_has_changed(host: Host, made: bool, good: int, changed: bool) -> None:
     rotten = backup(host.backups, "titan_brain_2026-02-06.sql")

@@ -51,7 +51,8 @@ class Backup:
         name: its file or directory name.
         path: where it is.
         size_bytes: its size.
-        state: good (as its manifest says), damaged (not so), or unknown (without a manifest: made by hand).
+        state: good (as its manifest says), damaged (not so, or a drill proved it bad), or unknown (without a manifest:
+            made by hand).
         trouble: why it is not good; "" when it is.
         moment: when its snapshot was taken (without a manifest: when the file was last written).
         manifest: what it must be.
@@ -64,6 +65,12 @@ class Backup:
     trouble: str
     moment: float
     manifest: Manifest | None = None
+
+    @property
+    def proved_bad(self) -> bool:
+        """Whether it is only a drill that says that it is damaged; another one may find that it is not."""
+        made = self.manifest
+        return made is not None and made.damaged is not None and made.size_bytes == self.size_bytes
 
     def as_item(self) -> Item:
         """The backup as retention sees it; only for one with a manifest."""
@@ -117,6 +124,8 @@ def look(path: str) -> Backup | None:
     if moment is None:
         return Backup(name, path, size, DAMAGED, "its manifest was altered: started", written)
     trouble = "" if size == found.size_bytes else f"it has {size} bytes, its manifest says {found.size_bytes}"
+    if not trouble and found.damaged is not None:
+        trouble = f"a drill proved it bad at {found.damaged}"
     return Backup(name, path, size, DAMAGED if trouble else GOOD, trouble, moment, found)
 
 

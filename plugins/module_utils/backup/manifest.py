@@ -48,6 +48,7 @@ class Manifest:
         level: of the compression, where one was asked for.
         via: how it was made: sidecar or exec.
         verified: when a drill last restored it, RFC 3339 in UTC.
+        damaged: when a drill proved it bad, RFC 3339 in UTC; None again when one restores it after all.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Manifest:
     level: int | None = None
     via: str = "sidecar"
     verified: str | None = None
+    damaged: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields as plain data."""
@@ -83,8 +85,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "seconds": (int, float),
     "size_bytes": (int,),
     **dict.fromkeys(("raw_bytes", "level"), (int, type(None))),
-    **dict.fromkeys(("label", "verified"), (str, type(None))),
+    **dict.fromkeys(("label", "verified", "damaged"), (str, type(None))),
 }
+# Fields that manifests of earlier versions lack.
+_LATER = {"damaged": None}
 
 
 def path_of(backup: str) -> str:
@@ -116,6 +120,7 @@ def read(backup: str) -> Manifest:
         raise InvalidInput(f"The manifest {path} is not JSON") from exc
     if not isinstance(record, dict) or record.pop("schema", None) != _SCHEMA:
         raise InvalidInput(f"The manifest {path} is not one that this version of the collection knows")
+    record = {**_LATER, **record}
     names = {item.name for item in dataclasses.fields(Manifest)}
     strange = sorted(set(record) ^ names)
     strange += [name for name in sorted(names & set(record)) if not _fits(record[name], _KINDS[name])]

@@ -239,6 +239,9 @@ def _damaged(item: Backup, is_there: bool) -> str:
     """A warning: a damaged backup never goes there, but a good copy may have gone before."""
     if not is_there:
         return f"The backup {item.name} is damaged and stays out of the repository: {item.trouble}"
+    if item.proved_bad:
+        # Nobody knows here whether it was so from the beginning, or since it was copied.
+        return f"The backup {item.name} is damaged: {item.trouble}. The copy in the repository may be so, too"
     return (
         f"The backup {item.name} is damaged: {item.trouble}. The repository has a good copy of it. To get that back, "
         f"remove this one (titan.ops.db_backup with state=absent name={item.name}), then: "

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +36,6 @@ __all__ = ["VerifyPlan", "apply", "plan", "refuse_damaged"]
 
 _NEWEST = "latest"
 _AGAIN = "Mend the cause and run again."
-_DISTRUST = "Do not rely on this backup: make a new one, and verify an older one."
 
 
 @dataclass(frozen=True)
@@ -104,22 +105,38 @@ def _chosen(directory: str, name: str | None, database: str, now: float) -> tupl
 
 
 def refuse_damaged(planned: VerifyPlan) -> None:
-    """Refuse a backup whose size tells that it is not whole, as the drill does.
+    """Refuse a backup whose size tells that it is not whole, as the drill does; one that a drill proved bad it tries.
 
     Raises:
         Damaged: it is not.
     """
-    if planned.backup.state != catalog.GOOD:
-        raise Damaged(
-            f"{planned.backup.name} is damaged: {planned.backup.trouble}", state=NOTHING_CHANGED, hint=_DISTRUST
-        )
+    backup = planned.backup
+    if backup.state != catalog.GOOD and not backup.proved_bad:
+        raise Damaged(f"{backup.name} is damaged: {backup.trouble}", state=NOTHING_CHANGED, hint=_distrust(planned))
+
+
+def _distrust(planned: VerifyPlan) -> str:
+    """What to do about a backup that is proved bad."""
+    one = planned.backup
+    older: list[str] = []
+    with contextlib.suppress(OpsError):
+        older = [
+            item.name
+            for item in catalog.listed(os.path.dirname(one.path))
+            if (item.moment, item.name) < (one.moment, one.name)
+            and item.state == catalog.GOOD
+            and item.manifest is not None
+            and item.manifest.database == planned.made.database
+        ]
+    then = f", and verify the next older one, {older[0]}" if older else "; there is no older good one"
+    return f"Do not rely on this backup: make a new one{then}."
 
 
 def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -> dict[str, Any]:
     """Restore, compare, drop, and mark the manifest; gives what a result says of it.
 
     Raises:
-        OpsError: the backup is not what its manifest says, and then not marked any more, or cannot be restored.
+        OpsError: the backup is not what its manifest says, and is then marked as damaged, or cannot be restored.
     """
     made, target = planned.made, planned.target
     try:
@@ -151,13 +168,13 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
             effects.progress.phase("comparing the rows of every table")
             compare(way, made)
     except (OpsError, OSError) as exc:
-        raise _failed(planned, exc, warnings) from exc
+        raise _failed(planned, effects, exc, warnings) from exc
     moment = effects.clock.utc()
     try:
-        manifest.write(planned.backup.path, replace(made, verified=moment))
+        manifest.write(planned.backup.path, replace(made, verified=moment, damaged=None))
     except OpsError as exc:
         told = f"{made.name} restores, as its manifest says, but that cannot be noted there: {exc.msg}"
-        raise _failed(planned, OpsError(told, hint=exc.hint, facts=exc.facts), warnings) from exc
+        raise _failed(planned, effects, OpsError(told, hint=exc.hint, facts=exc.facts), warnings) from exc
     return {
         "restore_seconds": seconds,
         "rows": sum(made.rows.values()),
@@ -178,26 +195,37 @@ def _guarded(planned: VerifyPlan, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise Damaged(exc.msg) from exc
 
 
-def _failed(planned: VerifyPlan, exc: OpsError | OSError, warnings: list[str]) -> OpsError:
-    """What to say; the mark of a backup that is proved bad is taken back."""
+def _failed(planned: VerifyPlan, effects: Effects, exc: OpsError | OSError, warnings: list[str]) -> OpsError:
+    """What to say; a backup that is proved bad is marked as that."""
     state = _state(planned)
     if isinstance(exc, OSError):
         return OpsError(f"{planned.backup.name} could not be restored: {exc.strerror or exc}", state=state, hint=_AGAIN)
     facts = {**exc.facts, "warnings": warnings} if warnings else exc.facts
     if isinstance(exc, Damaged):
-        return Damaged(exc.msg, state=state + _unmarked(planned), hint=_DISTRUST, facts=facts)
+        return Damaged(
+            exc.msg, state=state + _unmarked(planned, effects.clock.utc()), hint=_distrust(planned), facts=facts
+        )
     return OpsError(exc.msg, state=state, hint=exc.hint or _AGAIN, facts=facts)
 
 
-def _unmarked(planned: VerifyPlan) -> str:
-    """Have the backup count as verified no more, for the retention would keep it as the one to rely on; says so."""
-    if planned.made.verified is None:
+def _unmarked(planned: VerifyPlan, damaged: str | None = None) -> str:
+    """Have the backup count as verified no more, for the retention would keep it as the one to rely on; says so.
+
+    Args:
+        planned: the drill.
+        damaged: when it proved the backup bad, which from then on counts as a good one no more: its size tells nobody.
+    """
+    made = planned.made
+    marked = replace(made, verified=None, damaged=made.damaged or damaged)
+    if marked == made:
         return ""
     try:
-        manifest.write(planned.backup.path, replace(planned.made, verified=None))
+        manifest.write(planned.backup.path, marked)
     except OpsError as exc:
-        return f" The manifest of the backup still calls it verified: {exc.msg}."
-    return " The backup does not count as verified any more."
+        calls = "still calls it verified" if made.verified else "does not call it damaged"
+        return f" The manifest of the backup {calls}: {exc.msg}."
+    said = " The backup does not count as verified any more." if made.verified else ""
+    return f"{said} It counts as damaged until a drill restores it." if damaged else said
 
 
 def _state(planned: VerifyPlan) -> str:
