@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -430,6 +431,25 @@ def test_a_dump_made_by_hand_restores_and_says_that_less_is_proved(site: Site, k
     assert site.rows() == "500" and told["rows"] == 507
     assert "as the manifest says" not in str(told["proved"])
     assert any("has no manifest" in text for text in told["warnings"])
+    site.whole()
+
+
+@pytest.mark.parametrize("options", [("-Z0",), ("-Z6",), ("-Z0", "--inserts")], ids=" ".join)
+def test_a_directory_made_by_hand_restores_unless_it_was_cut(
+    site: Site, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """At a line, where pg_restore takes it for whole."""
+    path = tmp_path / "by hand"
+    dumped(site, "-Fd", f"--file={path}", *options)
+    data = max(path.glob("[0-9]*.dat*"), key=lambda item: item.stat().st_size)
+    whole, gzipped = data.read_bytes(), data.suffix == ".gz"
+    plain = gzip.decompress(whole) if gzipped else whole
+    at_a_line = plain[: plain.index(b"\n", 900) + 1]
+    data.write_bytes(gzip.compress(at_a_line) if gzipped else at_a_line)
+    refused(site, path, f"{data.name} ends too early")
+    data.write_bytes(whole)
+    more(site)
+    assert site.restore(str(path))["rows"] == 507 and site.rows() == "500"
     site.whole()
 
 

@@ -18,8 +18,10 @@ from . import catalog
 from .catalog import Backup, digest
 from .codec import decoded
 from .dump import check_tail
+from .dumpdir import check_directory
 from .manifest import Manifest
 from .sqlscan import Scanner, without_carriage_returns
+from .tools import Cancelled
 
 __all__ = ["Source", "find_source"]
 
@@ -152,7 +154,14 @@ def _foreign(backup: Backup, cancelled: Callable[[], bool]) -> Source:
 
 
 def _archive(backup: Backup, form: str, cancelled: Callable[[], bool]) -> Source:
-    """An archive for pg_restore, which alone can say whether it is whole."""
+    """An archive for pg_restore, which alone can say whether it is whole; of a directory's files it does not."""
+    if form == "directory":
+        try:
+            check_directory(backup.path, cancelled=cancelled)
+        except Cancelled:
+            raise
+        except OpsError as exc:
+            raise _unfit(backup, exc) from exc
     sha256 = digest(backup.path, cancelled=cancelled)
     return Source(backup, _made_up(backup, form, "none", sha256), True, False, None, backup.size_bytes)
 
@@ -181,15 +190,19 @@ def _plain(backup: Backup, compression: str, cancelled: Callable[[], bool]) -> S
         for chunk in scanner.passed(opened(decoded(backup.path, compression, seen=sha.update))):
             tail, size = (tail + chunk)[-_TAIL:], size + len(chunk)
             if cancelled():
-                raise OpsError("The run was asked to end")
+                raise Cancelled("The run was asked to end")
         check_tail(tail)
-    except InvalidInput:
+    except (InvalidInput, Cancelled):
         raise
     except OpsError as exc:
-        raise InvalidInput(f"{backup.name} cannot be restored: {exc.msg}", hint="Restore another backup.") from exc
+        raise _unfit(backup, exc) from exc
     made = _made_up(backup, "plain", compression, sha.hexdigest())
     rows = None if scanner.inserts and not scanner.rows else scanner.rows
     return Source(backup, made, True, returns, rows, size)
+
+
+def _unfit(backup: Backup, exc: OpsError) -> InvalidInput:
+    return InvalidInput(f"{backup.name} cannot be restored: {exc.msg}", hint="Restore another backup.")
 
 
 def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
