@@ -56,6 +56,21 @@ def test_gzip_is_read_by_gzip_itself(tmp_path: Path) -> None:
     assert gzip.decompress(path.read_bytes()) == data
 
 
+@pytest.mark.parametrize("padding", [1, 100, 1 << 19])
+def test_zeros_after_the_last_member_are_no_damage_and_anything_else_is(tmp_path: Path, padding: int) -> None:
+    """As gzip -d takes them: a file is padded to the size of a tape's block, say. A member may follow."""
+    whole = gzip.compress(b"abc") + bytes(padding)
+    path = tmp_path / "x.gz"
+    path.write_bytes(whole)
+    assert b"".join(decoded(str(path), "gzip")) == b"abc"
+    path.write_bytes(whole + gzip.compress(b"def"))
+    assert b"".join(decoded(str(path), "gzip")) == b"abcdef"
+    for end, match in ((b"x", "gzip: "), (gzip.compress(b"def")[:-1], "end too early")):
+        path.write_bytes(whole + end)
+        with pytest.raises(OpsError, match=match):
+            list(decoded(str(path), "gzip"))
+
+
 def test_the_level_counts(tmp_path: Path) -> None:
     data = text(2_000_000)
     for compression, low, high in (("gzip", 1, 9), ("zstd", 1, 15)):

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,6 +239,16 @@ def test_a_terminals_dump_is_known_by_its_first_line(tmp_path: Path) -> None:
     assert b"".join(found.through(iter([path.read_bytes()]))) == SENT
 
 
+def in_a_tar(data: bytes) -> bytes:
+    """As pg_dump -Ft writes its first file."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        member = tarfile.TarInfo("toc.dat")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -250,6 +262,10 @@ def test_a_terminals_dump_is_known_by_its_first_line(tmp_path: Path) -> None:
         (gzip.compress(DUMP)[:-20], "end too early"),
         (gzip.compress(b"PGDMP" + b"x" * 100), "packed archive"),
         (b"BZh91AY", "packed in a way"),
+        pytest.param(b"\xef\xbb\xbf" + DUMP, "byte order mark of UTF-8, so that", id="UTF-8 mark"),
+        pytest.param(DUMP.decode("latin-1").encode("utf-16"), "byte order mark of UTF-16, so that", id="UTF-16"),
+        pytest.param(in_a_tar(b"PGDMP"), r"is a tar archive, as pg_dump -Ft makes, which .*\(pg_restore", id="tar"),
+        pytest.param(gzip.compress(in_a_tar(b"PGDMP")), "is a tar archive", id="tar, gzip"),
     ],
 )
 def test_what_is_no_whole_dump_is_refused_in_one_sentence(tmp_path: Path, content: bytes, match: str) -> None:

@@ -175,6 +175,9 @@ def _ungzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
         data, more = chunk, False
         while data or more:
             if reader.eof:
+                data = data.lstrip(b"\0")  # what pads a file to a size: gzip itself ignores it, too
+                if not data:
+                    break
                 reader = zlib.decompressobj(_GZIP)
             try:
                 part = reader.decompress(data, _MOST)

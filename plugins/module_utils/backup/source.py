@@ -30,6 +30,7 @@ _TAIL = 4096
 _TITLE = b"-- PostgreSQL database dump"
 _CLUSTER = b"-- PostgreSQL database cluster dump"
 _MAGICS = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_MARKS = ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 _OTHERS = (b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"LZIP")
 _RAW = {"plain": "SQL", "custom": "custom archive", "directory": "directory"}
 
@@ -218,6 +219,19 @@ def _refuse_unless_dump(name: str, head: bytes) -> None:
         )
     if head.startswith(b"PGDMP"):
         raise InvalidInput(f"{name} is a packed archive of pg_dump", hint="Unpack it, and restore what comes out.")
+    mark = next((coding for mark, coding in _MARKS if head.startswith(mark)), None)
+    if mark:
+        raise InvalidInput(
+            f"{name} begins with a byte order mark of {mark}, so that something has rewritten it since pg_dump: an "
+            "editor, or PowerShell, which may have changed letters, too",
+            hint="Dump again, and let pg_dump itself write the file (pg_dump --file).",
+        )
+    if head[257:262] == b"ustar":
+        raise InvalidInput(
+            f"{name} is a tar archive, as pg_dump -Ft makes, which cannot be restored",
+            hint="Turn it into SQL (pg_restore --file=new.sql, with the name of this one), and restore that. "
+            "If it was made with tar, unpack it, and restore what comes out.",
+        )
     if _TITLE not in head:
         raise InvalidInput(f"{name} is not a dump that pg_dump has made", hint="Restore another backup.")
 
