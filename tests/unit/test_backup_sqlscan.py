@@ -80,6 +80,25 @@ def test_a_command_to_psql_never_passes(bad: bytes, size: int) -> None:
     assert bad not in seen
 
 
+def test_a_long_line_of_data_passes_in_parts_and_no_part_is_taken_for_the_end() -> None:
+    """One of the parts begins with what would end the data, were it a line."""
+    size = 100_000
+    line = b"x" * (size * 30)
+    data = b"COPY a (b) FROM stdin;\n" + line + b"\\.\n\\connect other\n" + line + b"\n\\.\nSELECT 1;\n"
+    first = data.index(b"x\\.") + 1
+    for start in (first % size, 0, 1):
+        pieces = [data[:start], *in_pieces(data[start:], size)]
+        scanner = Scanner("x.sql")
+        seen = [len(piece) for piece in scanner.passed(pieces)]
+        assert (sum(seen), scanner.rows) == (len(data), {"a": 3})
+        assert max(seen) < 3 * size
+    evil = [b"COPY a (b) FROM stdin;\n", line, b"\n\\.\n\\connect other\n"]
+    with pytest.raises(InvalidInput, match=r"line 4: \\connect other"):
+        list(Scanner("x.sql").passed(evil))
+    with pytest.raises(InvalidInput, match="ends in the middle"):
+        list(Scanner("x.sql").passed([*evil[:2], b"\\.\n"]))
+
+
 # What hides a command from who reads otherwise than psql; each passed once.
 EVIL = b"\\connect titan_brain\nDELETE FROM public.orders;\n"
 HIDDEN = {

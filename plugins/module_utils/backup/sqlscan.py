@@ -53,10 +53,14 @@ _MAY_BE_LONG = re.compile(rb"(?:INSERT|COMMENT|CREATE|ALTER)\b", re.IGNORECASE)
 _FUNCTION = re.compile(rb"CREATE.*(?:FUNCTION|PROCEDURE)", re.IGNORECASE | re.DOTALL)
 _END_OF_DATA = re.compile(rb"\\\.\r?\n")
 _LONGEST_STATEMENT_HEAD = 1 << 16
+# So much of a line of data, which may have any length, is surely not the line that ends them.
+_SURELY_DATA = 1 << 16
 
 
 class Scanner:
     """Lets the bytes of a plain dump pass, whole lines at a time, and refuses before the line that must not.
+
+    Lines of data, any of which is harmless, pass in parts: one may hold a whole gigabyte.
 
     Args:
         name: what the dump is called in messages.
@@ -73,6 +77,7 @@ class Scanner:
         self._foreign = foreign
         self._unguarded = unguarded
         self._waiting = bytearray()
+        self._within = False  # whether the next block goes on with a line of data
         self._state = b""  # what ends the quote that we are in; b"" outside, "copy" in data
         self._depth = 0
         self._parentheses = 0
@@ -97,6 +102,10 @@ class Scanner:
             if cut:
                 whole = bytes(self._waiting)
                 self._waiting = bytearray(chunk[cut:])
+                yield self._look(whole)
+            if self._state == b"copy" and len(self._waiting) > _SURELY_DATA:
+                whole = bytes(self._waiting)
+                self._waiting.clear()
                 yield self._look(whole)
         rest = bytes(self._waiting)
         if rest:
@@ -130,6 +139,7 @@ class Scanner:
                 self._state = self._state if found < 0 else b""
                 at = end
         self._line += block.count(b"\n")
+        self._within = not block.endswith(b"\n")
         return b"".join([*pieces, block[kept:]]) if pieces else block
 
     def _outside(self, block: bytes, at: int) -> tuple[int, int]:
@@ -245,8 +255,10 @@ class Scanner:
         return end
 
     def _data(self, block: bytes, at: int) -> int:
-        """Up to the line that ends the data; each block begins with a line."""
+        """Up to the line that ends the data; only a line can, and not what a block begins with of an earlier one."""
         end = at
+        if self._within and at == 0:
+            end = block.find(b"\n") + 1 or len(block)
         while True:
             last = _END_OF_DATA.match(block, end)
             if last:
