@@ -45,6 +45,7 @@ from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.fakes import FakeCli, container
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD, Place, SidecarEngine
 from ansible_collections.titan.ops.tests.unit.test_backup_create import SCHEMA
+from ansible_collections.titan.ops.tests.unit.test_backup_progress import Recorder
 
 pytest.importorskip("psycopg2")
 
@@ -451,6 +452,28 @@ def test_a_directory_made_by_hand_restores_unless_it_was_cut(
     more(site)
     assert site.restore(str(path))["rows"] == 507 and site.rows() == "500"
     site.whole()
+
+
+@pytest.mark.parametrize(
+    ("options", "phases"),
+    [((), ["reading"]), (("-Fc",), ["reading"]), (("-Fd", "-Z6"), ["unpacking", "reading"])],
+    ids=["plain", "custom", "directory"],
+)
+def test_a_plan_tells_how_far_it_has_read_a_dump_made_by_hand(
+    site: Site, options: tuple[str, ...], phases: list[str], tmp_path: Path
+) -> None:
+    path, recorder = tmp_path / "by hand", Recorder()
+    dumped(site, f"--file={path}", *options)
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    size = sum(item.stat().st_size for item in files)
+    site.effects.progress = recorder
+    site.restore(str(path), check_mode=True)
+    recorder.close()
+    told = [f"{phase} by hand" for phase in phases]
+    assert list(recorder.seen) == ["looking at the database and its backups", *told, "counting today's rows"]
+    assert recorder.seen["reading by hand"] == (size, False, size)
+    packed = sum(item.stat().st_size for item in files if item.suffix == ".gz")
+    assert packed == 0 or recorder.seen["unpacking by hand"] == (size, True, packed)
 
 
 # Seven ways to hide a command from the scanner, each of which once reached psql.

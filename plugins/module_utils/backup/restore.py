@@ -88,7 +88,7 @@ def restore(stack: Stack, options: RestoreOptions, effects: Effects, *, check_mo
     if again or taken_back:
         return {**result, "changed": True, "database": options.target.database, "steps": []}
     try:
-        planned = plan(stack, options, cancelled=effects.cancelled)
+        planned = plan(stack, options, cancelled=effects.cancelled, progress=effects.progress)
         warnings += planned.warnings
         result.update(_told(planned))
         if busy:

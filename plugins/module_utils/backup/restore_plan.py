@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from ..compose.stack import Stack
 from ..core.errors import InvalidInput, Mistaken, OpsError, Refused
+from ..core.progress import Progress
 from ..database.login import Connection
 from ..database.psql import quote_literal
 from ..health.probe import Probe
@@ -154,7 +155,9 @@ def _rows_of(rows: Mapping[str, int] | None) -> str:
     return f"{sum(rows.values())} rows of {len(rows)} tables"
 
 
-def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]) -> RestorePlan:
+def plan(
+    stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool], progress: Progress | None = None
+) -> RestorePlan:
     """Look at everything that a restore needs; changes nothing.
 
     Raises:
@@ -166,11 +169,14 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     target, database = options.target, options.target.database
     if not options.undo and options.backup is None:
         find_source(options.directory, "", cancelled=cancelled)  # says which there are
+    progress = progress or Progress()
+    progress.phase("looking at the database and its backups")
     services = _services(stack, options)
     probes = tuple(_probes(stack, options))
     server = reach(stack, target)
-    source = None if options.undo else find_source(options.directory, str(options.backup), cancelled=cancelled)
-    if source:
+    source = None
+    if not options.undo:
+        source = find_source(options.directory, str(options.backup), cancelled=cancelled, progress=progress)
         _refuse_of_another(source, options)
     moment = stack.clock.now()
     with contextlib.closing(connected(server.admin)) as session:
@@ -192,6 +198,7 @@ def plan(stack: Stack, options: RestoreOptions, *, cancelled: Callable[[], bool]
     refuse_without_space(server.admin, server.container, needed)
     active, well = running(stack, services)
     warnings += _told_of_writers(services, active, well)
+    progress.phase("counting today's rows")
     today_rows = counted(server.admin.within(database), warnings) if today else {}
     back_rows = contents(server.admin.within(back.name))[0] if back else {}
     return RestorePlan(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ..core.errors import InvalidInput, Mistaken, OpsError, Refused
+from ..core.progress import Progress, Tally
 from . import catalog
 from .catalog import Backup, digest
 from .codec import decoded
@@ -74,10 +75,12 @@ class Source:
         )
 
 
-def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) -> Source:
+def find_source(
+    directory: str, asked: str, *, cancelled: Callable[[], bool], progress: Progress | None = None
+) -> Source:
     """Find a dump, by its name in the directory of the backups or by its absolute path, and tell what it is.
 
-    One without a manifest is read to its end, for nothing else tells whether it is whole.
+    One without a manifest is read to its end, for nothing else tells whether it is whole; ``progress`` is told.
 
     Raises:
         Mistaken: there is none.
@@ -110,7 +113,7 @@ def find_source(directory: str, asked: str, *, cancelled: Callable[[], bool]) ->
         )
     if backup.manifest is not None:
         return Source.of(backup, backup.manifest)
-    return _foreign(backup, cancelled)
+    return _foreign(backup, cancelled, progress or Progress())
 
 
 def _path(directory: str, asked: str) -> str:
@@ -134,43 +137,51 @@ def _known(directory: str) -> str:
     return f"Newest in {directory}: {told}."
 
 
-def _foreign(backup: Backup, cancelled: Callable[[], bool]) -> Source:
+def _foreign(backup: Backup, cancelled: Callable[[], bool], progress: Progress) -> Source:
     """A dump without a manifest."""
     if os.path.isdir(backup.path):
         if not os.path.isfile(os.path.join(backup.path, "toc.dat")):
             raise InvalidInput(f"{backup.name} is not a dump: a directory that pg_dump has made has a file toc.dat")
-        return _archive(backup, "directory", cancelled)
+        return _archive(backup, "directory", cancelled, progress)
     if backup.size_bytes == 0:
         raise InvalidInput(f"{backup.name} is empty", hint="Restore another backup.")
     with open(backup.path, "rb") as stream:
         head = stream.read(_HEAD)
     if head.startswith(b"PGDMP"):
-        return _archive(backup, "custom", cancelled)
+        return _archive(backup, "custom", cancelled, progress)
     compression = next((name for magic, name in _MAGICS if head.startswith(magic)), "none")
     if head.startswith(_OTHERS):
         raise InvalidInput(
             f"{backup.name} is packed in a way that is not known here", hint="Unpack it, and restore what comes out."
         )
-    return _plain(backup, compression, cancelled)
+    return _plain(backup, compression, cancelled, progress)
 
 
-def _archive(backup: Backup, form: str, cancelled: Callable[[], bool]) -> Source:
+def _archive(backup: Backup, form: str, cancelled: Callable[[], bool], progress: Progress) -> Source:
     """An archive for pg_restore, which alone can say whether it is whole; of a directory's files it does not."""
+    unpacked, read = Tally(), Tally()
     if form == "directory":
         try:
-            check_directory(backup.path, cancelled=cancelled)
+            # what is not packed is not read for it, and not counted
+            progress.phase(f"unpacking {backup.name}", backup.size_bytes, about=True, done=lambda: unpacked.bytes)
+            check_directory(backup.path, cancelled=cancelled, seen=unpacked)
         except Cancelled:
             raise
         except OpsError as exc:
             raise _unfit(backup, exc) from exc
-    sha256 = digest(backup.path, cancelled=cancelled)
+    progress.phase(f"reading {backup.name}", backup.size_bytes, done=lambda: read.bytes)
+    sha256 = digest(backup.path, cancelled=cancelled, seen=read)
     return Source(backup, _made_up(backup, form, "none", sha256), True, False, None, backup.size_bytes)
 
 
-def _plain(backup: Backup, compression: str, cancelled: Callable[[], bool]) -> Source:
-    sha, scanner = hashlib.sha256(), Scanner(backup.name)
+def _plain(backup: Backup, compression: str, cancelled: Callable[[], bool], progress: Progress) -> Source:
+    sha, scanner, read = hashlib.sha256(), Scanner(backup.name), Tally()
     head, tail, size = b"", b"", 0
     returns = False
+
+    def seen(chunk: bytes) -> None:
+        sha.update(chunk)
+        read(chunk)
 
     def opened(chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Look at the beginning; the rest goes on as it comes."""
@@ -187,8 +198,9 @@ def _plain(backup: Backup, compression: str, cancelled: Callable[[], bool]) -> S
         rest = _chained(head, chunks)
         yield from without_carriage_returns(rest, backup.name) if returns else rest
 
+    progress.phase(f"reading {backup.name}", backup.size_bytes, done=lambda: read.bytes)
     try:
-        for chunk in scanner.passed(opened(decoded(backup.path, compression, seen=sha.update))):
+        for chunk in scanner.passed(opened(decoded(backup.path, compression, seen=seen))):
             tail, size = (tail + chunk)[-_TAIL:], size + len(chunk)
             if cancelled():
                 raise Cancelled("The run was asked to end")
