@@ -29,6 +29,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup import (
     verify,
 )
 from ansible_collections.titan.ops.plugins.module_utils.backup.absent import remove_backup
+from ansible_collections.titan.ops.plugins.module_utils.backup.session import Way
 from ansible_collections.titan.ops.plugins.module_utils.backup.sqlscan import Scanner
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import (
     Damaged,
@@ -517,6 +518,24 @@ def test_a_failure_that_proves_nothing_leaves_the_mark(place: Place, how: str, t
         drill(place, timeout=0.5 if how == "too late" else 60)
     assert manifest.read(str(path)).verified == told["verified"]
     assert "verified" not in str(caught.value) and "Do not rely" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "custom"}], ids=["plain", "custom"])
+def test_where_a_backup_can_only_be_made_by_exec_it_is_told_why_it_cannot_be_loaded(
+    place: Place, options: dict[str, Any]
+) -> None:
+    path, server = make(place, **options), place.server
+    planned = verify.plan(place.stack, place.options().target, str(place.backups), None, place.effects, space_margin=0)
+    endpoint = replace(planned.way.endpoint, host=str(server.home))
+    unknown = replace(planned, way=Way(endpoint, None, "The env file does not set TITAN_DB_PASSWORD"))
+    with pytest.raises(OpsError, match=r"nobody is let in without a password, .*does not set TITAN_DB_PASS") as caught:
+        verify.apply(unknown, place.effects, jobs=1, timeout=60)
+    assert "rotate_db_password.yml" in str(caught.value.hint) and path.name in caught.value.msg
+    place.engine.lacks = ("psql", "pg_restore")
+    with pytest.raises(OpsError, match=r"cannot be loaded: the image of the database has no program p") as caught:
+        verify.apply(planned, place.effects, jobs=1, timeout=60)
+    assert "has psql and pg_restore" in str(caught.value.hint)
+    assert place.left() == []
 
 
 def test_a_request_to_end_or_a_comparison_that_cannot_be_made_leaves_the_mark(

@@ -23,7 +23,7 @@ from .pump import Follower, Idle, PipePump, Pump, Rereader
 from .session import Way
 from .tools import PLACE, Aside, Cancelled, Effects, Inside, Program, drive, hashed
 
-__all__ = ["Dumped", "check_tail", "dump"]
+__all__ = ["NO_LOGIN", "Dumped", "check_tail", "dump"]
 
 _TRAILER = b"-- PostgreSQL database dump complete"
 _TAIL = 4096
@@ -32,7 +32,7 @@ _VERSION = re.compile(r"^(?:--|;)\s+Dumped by pg_dump version:? (\S+)", re.MULTI
 _READ_AGAIN = ("pg_restore", "--file=/dev/null")
 _READING = "pg_restore, which reads the dump again,"
 # pg_dump's words where loopback is not trusted and there is no password.
-_NO_LOGIN = re.compile(r"no password supplied|password authentication failed|no pg_hba.conf entry|Peer authentication")
+NO_LOGIN = re.compile(r"no password supplied|password authentication failed|no pg_hba.conf entry|Peer authentication")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def dump(
         except SidecarUnavailable as exc:
             reason = exc.msg
         except OpsError as exc:
-            if way.password is not None or not _NO_LOGIN.search(exc.msg):
+            if way.password is not None or not NO_LOGIN.search(exc.msg):
                 raise
             reason = "beside the server, nobody is let in without a password"
         if options.via == "sidecar" or options.format == "directory":

@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from typing import Callable
 
 from ..compose.container import Container
+from ..compose.sidecar import SidecarUnavailable
 from ..core.errors import Damaged, OpsError
 from ..core.files import remove
 from ..core.progress import Tally
 from .catalog import Backup, digest
 from .codec import decoded
+from .dump import NO_LOGIN
 from .manifest import Manifest
 from .session import Way
 from .tools import PLACE, Aside, Cancelled, Effects, drive, hashed
@@ -66,30 +68,51 @@ def load(
         Damaged: it is not what its manifest says.
         OpsError: it was not restored.
     """
-    if made.format == "plain":
-        tool = Aside(effects, container, pipes, way=way, port=port)
-        try:
-            sha256 = _load_plain(effects, tool, os.path.join(pipes, "dump"), backup, made, timeout, through)
-        except (OpsError, OSError) as exc:
-            if not isinstance(exc, Cancelled) and _rotten(effects, backup, made):
-                raise _altered(backup, exc) from exc
+    with _way_told(way, backup):
+        if made.format == "plain":
+            tool = Aside(effects, container, pipes, way=way, port=port)
+            try:
+                sha256 = _load_plain(effects, tool, os.path.join(pipes, "dump"), backup, made, timeout, through)
+            except (OpsError, OSError) as exc:
+                if not isinstance(exc, Cancelled) and _rotten(effects, backup, made):
+                    raise _altered(backup, exc) from exc
+                raise
+            if sha256 != made.sha256:
+                raise _altered(backup)
+            return
+        tool = Aside(effects, container, os.path.dirname(backup.path), way=way, port=port)
+        how = [f"--jobs={jobs}"] if jobs > 1 else ["--single-transaction"]
+        argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
+        with _Hashing(effects, backup, made) as hashing:
+            try:
+                with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
+                    effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
+                    drive(program, effects, what="pg_restore", timeout=timeout, step=hashing.step)
+            except OpsError as exc:
+                if not isinstance(exc, (Cancelled, Damaged)) and _rotten(effects, backup, made):
+                    raise _altered(backup, exc) from exc
+                raise
+            hashing.wait()
+
+
+@contextlib.contextmanager
+def _way_told(way: Way, backup: Backup) -> Iterator[None]:
+    """Say it where nothing can be loaded, whatever it is: a backup may be made by docker exec then, and no more."""
+    try:
+        yield
+    except SidecarUnavailable as exc:
+        raise OpsError(
+            f"{backup.name} cannot be loaded: {exc.msg}",
+            hint="Use an image of the database that has psql and pg_restore, as the official one.",
+        ) from exc
+    except OpsError as exc:
+        if way.password is not None or isinstance(exc, Damaged) or not NO_LOGIN.search(exc.msg):
             raise
-        if sha256 != made.sha256:
-            raise _altered(backup)
-        return
-    tool = Aside(effects, container, os.path.dirname(backup.path), way=way, port=port)
-    how = [f"--jobs={jobs}"] if jobs > 1 else ["--single-transaction"]
-    argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={way.endpoint.database}", *how]
-    with _Hashing(effects, backup, made) as hashing:
-        try:
-            with tool.run([*argv, f"{PLACE}/{backup.name}"]) as program:
-                effects.progress.phase(f"restoring {backup.name}", backup.size_bytes, done=program.taken)
-                drive(program, effects, what="pg_restore", timeout=timeout, step=hashing.step)
-        except OpsError as exc:
-            if not isinstance(exc, (Cancelled, Damaged)) and _rotten(effects, backup, made):
-                raise _altered(backup, exc) from exc
-            raise
-        hashing.wait()
+        raise OpsError(
+            f"{backup.name} cannot be loaded: beside the server, nobody is let in without a password, and there is "
+            f"none that serves ({way.reason})",
+            hint="Put the right one into the env file, or set it anew with rotate_db_password.yml -e recover=true.",
+        ) from exc
 
 
 def _load_plain(
