@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -27,6 +28,7 @@ TOLD = {"backup": "backup", "script": "backup", "drill": "verify_backup", "scrip
 KEEP = {"backup_keep_daily": 0, "backup_keep_weekly": 0, "backup_keep_monthly": 0}
 # On the 30th of February cron does not come between.
 NEVER = "0 0 30 2 *"
+_NAME = re.compile(r"\btitan_brain_\d[\w-]*\.(?:sql\.gz|sql|dump|dir)\b")
 # Seconds that an operation waits for the host's lock, where it is to wait.
 PATIENCE = 300
 
@@ -128,7 +130,7 @@ def short(said: Said) -> str:
         return "ended well"
     if not failure:
         return "ended without a word"
-    reason = str(failure["reason"]).replace("/opt/titan/backups/db/", "")
+    reason = _NAME.sub("the backup", str(failure["reason"]).replace("/opt/titan/backups/db/", ""))
     if failure.get("rolled_back") is not None:
         _verb, _at, at = reason.partition("failed at ")
         return f"{'undone' if failure['rolled_back'] else 'not undone yet'}: {at or reason}"
