@@ -22,8 +22,8 @@ description:
     back.
   - When the writers are not well with the new database, the names are swapped back. The new one, with what was written
     into it meanwhile, stays for O(keep_days) under a name like C(titan_brain__failed_20260206140312).
-  - Owner, encoding, locale, settings, grants, comment and connection limit of the database are those of the manifest,
-    else those of today's database.
+  - Owner, encoding, locale, tablespace, settings, grants, comment and connection limit of the database are those of the
+    manifest, else those of today's database.
   - Takes every format of M(titan.ops.db_backup), and dumps that were made by hand, plain (also packed with gzip or
     zstd, or with a terminal's carriage returns), custom or directory, whatever they are called. One that goes to other
     databases by itself is refused.

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -252,6 +253,43 @@ def test_what_a_dump_does_not_hold_is_carried_over(site: Site) -> None:
             "GRANT CONNECT, TEMPORARY ON DATABASE titan_brain TO PUBLIC",
             "REVOKE ALL ON DATABASE titan_brain FROM reader",
         )
+
+
+def test_the_tablespace_is_carried_over_as_far_as_the_server_has_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = site.server.home / "elsewhere"
+    place.mkdir()
+    shutil.chown(place, os.stat(site.server.home / "data").st_uid)
+    site.server.sql(f"CREATE TABLESPACE \"else where\" LOCATION '{place}'")
+    where = "SELECT spcname FROM pg_tablespace t, pg_database d WHERE dattablespace = t.oid AND datname = 'titan_brain'"
+    asked: list[str] = []
+    look = os.statvfs
+
+    def looking(path: str) -> os.statvfs_result:
+        asked.append(path)
+        return look(path)
+
+    monkeypatch.setattr(os, "statvfs", looking)
+    try:
+        site.server.sql('ALTER DATABASE titan_brain SET TABLESPACE "else where"')
+        path = make(site)
+        asked.clear()
+        told = site.restore(path.name)
+        assert site.server.sql(where) == "else where" and told["warnings"] == []
+        assert [text.partition("/root/")[2] for text in asked] == [str(place)[1:]]
+        made = manifest.read(str(path))
+        manifest.write(str(path), replace(made, properties={**made.properties, "tablespace": "of another host"}))
+        told = site.restore(path.name)
+        assert site.server.sql(where) == "pg_default"
+        assert told["warnings"] == [
+            "The server has no tablespace of another host, so that the new database has the default one"
+        ]
+    finally:
+        for name in site.kept():
+            site.server.sql(f'DROP DATABASE "{name}"')
+        site.server.sql("ALTER DATABASE titan_brain SET TABLESPACE pg_default")
+        site.server.sql('DROP TABLESPACE "else where"')
 
 
 def test_the_history_and_the_comment_of_an_undo_name_the_database_that_it_takes_back(site: Site) -> None:

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import pytest
 
 from ansible_collections.titan.ops.plugins.module_utils.backup import compare, scratch, session
 from ansible_collections.titan.ops.plugins.module_utils.backup.session import UNLIMITED, Way
-from ansible_collections.titan.ops.plugins.module_utils.database.login import Connection, Endpoint, connect
+from ansible_collections.titan.ops.plugins.module_utils.database.login import Connection, Endpoint, Row, connect
 from ansible_collections.titan.ops.tests.unit import postgres
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD
 from ansible_collections.titan.ops.tests.unit.test_backup_create import SCHEMA
@@ -88,6 +88,22 @@ def test_the_timeout_of_newer_servers_is_lifted_where_there_is_one_and_no_error_
         assert opened.run([f"SHOW {name}"]) == [("7min",)]
     assert opened.run([UNLIMITED.replace("transaction_timeout", name)]) == [("0",)]
     assert opened.run([f"SHOW {name}"]) == [("0",)]
+
+
+def test_the_icu_rules_of_newer_servers_are_noted_and_made_again(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They came with PostgreSQL 16."""
+    run = Connection.run
+
+    def newer(self: Connection, asked: Sequence[str]) -> list[Row]:
+        more = """'{"daticurules": "&a < b''c", "datlocprovider": "i", "daticulocale": "de"}'::jsonb"""
+        record = "pg_catalog.to_jsonb(d)"
+        return run(self, [text.replace(record, f"({record} || {more})") for text in asked])
+
+    monkeypatch.setattr(Connection, "run", newer)
+    properties = session.database_facts(way).properties
+    assert properties["icu_rules"] == "&a < b'c"
+    made = scratch.create_statement("new", properties, "titan")
+    assert " LOCALE_PROVIDER icu ICU_LOCALE 'de' ICU_RULES '&a < b''c'" in made
 
 
 def test_a_not_null_is_no_constraint_that_is_counted_for_only_newer_servers_have_it_as_one(

@@ -21,7 +21,7 @@ from ..database.psql import quote_literal
 from ..health.probe import Probe
 from .compare import contents, counted
 from .restore_options import BRAIN_HEALTH, RestoreOptions
-from .scratch import connected, refuse_without_space
+from .scratch import connected, placed, refuse_without_space
 from .server import Server, reach
 from .session import Facts, database_facts
 from .siblings import (
@@ -189,13 +189,15 @@ def plan(
         if source:
             _refuse_missing_roles(session, source, properties)
         warnings = _warnings(session, options, source, today, server)
+        if source:
+            properties = placed(session, properties, warnings)
         expired = [] if options.undo else _expired(server, database, moment, warnings)
         left = side_databases(session, database)
         room = sum(_size(session, name) for name in left)
     if options.undo and today is None:
         warnings.append(f"There is no database {database}: nothing is kept of it")
     needed = 0 if source is None else _needed(source, today, options, room)
-    refuse_without_space(server.admin, server.container, needed)
+    refuse_without_space(server.admin, server.container, needed, tablespace=properties.get("tablespace"))
     active, well = running(stack, services)
     warnings += _told_of_writers(services, active, well)
     progress.phase("counting today's rows")

@@ -26,6 +26,7 @@ __all__ = [
     "drop_database",
     "drop_leftovers",
     "leftovers",
+    "placed",
     "refuse_without_space",
     "scratch_database",
     "scratch_name",
@@ -52,6 +53,7 @@ def scratch_database(way: Way, name: str, properties: Mapping[str, Any], warning
     """
     session = connected(way)
     try:
+        properties = placed(session, properties, warnings)
         session.run([create_statement(name, properties, _owner(session, way, properties))])
         try:
             session.run([f"COMMENT ON DATABASE {quote_ident(name)} IS {quote_literal(_COMMENT)}"])
@@ -108,7 +110,9 @@ def drop_leftovers(way: Way, warnings: list[str]) -> list[str]:
     return dropped
 
 
-def refuse_without_space(way: Way, container: Container, needed: int, left: Iterable[str] = ()) -> None:
+def refuse_without_space(
+    way: Way, container: Container, needed: int, left: Iterable[str] = (), *, tablespace: str | None = None
+) -> None:
     """Refuse a restore that would fill the server's disk, where that can be told from here.
 
     Args:
@@ -116,6 +120,7 @@ def refuse_without_space(way: Way, container: Container, needed: int, left: Iter
         container: the server's.
         needed: bytes that it may take.
         left: databases of killed drills, which are dropped before it.
+        tablespace: where it is restored, if the server has that.
 
     Raises:
         Refused: there is not so much free.
@@ -124,7 +129,9 @@ def refuse_without_space(way: Way, container: Container, needed: int, left: Iter
     try:
         [(directory, superuser)] = session.run(
             [
-                "SELECT CASE WHEN current_setting('is_superuser') = 'on' THEN current_setting('data_directory') END,"
+                "SELECT CASE WHEN current_setting('is_superuser') = 'on' THEN coalesce(nullif((SELECT"
+                " pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace WHERE spcname ="
+                f" {quote_literal(tablespace or '')}), ''), current_setting('data_directory')) END,"
                 " current_setting('is_superuser')"
             ]
         )
@@ -176,6 +183,16 @@ def _owner(session: Connection, way: Way, properties: Mapping[str, Any]) -> str:
     return wanted if found else way.endpoint.role
 
 
+def placed(session: Connection, properties: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The properties with a tablespace that this server has: the backup may come from another one."""
+    wanted = properties.get("tablespace")
+    there = session.run([f"SELECT 1 FROM pg_catalog.pg_tablespace WHERE spcname = {quote_literal(str(wanted))}"])
+    if wanted is None or there:
+        return dict(properties)
+    warnings.append(f"The server has no tablespace {wanted}, so that the new database has the default one")
+    return {**properties, "tablespace": None}
+
+
 def create_statement(name: str, properties: Mapping[str, Any], owner: str) -> str:
     """CREATE DATABASE with the same encoding and locale (PostgreSQL 17 manual, CREATE DATABASE)."""
     text = f"CREATE DATABASE {quote_ident(name)} TEMPLATE template0 OWNER {quote_ident(owner)}"
@@ -185,6 +202,8 @@ def create_statement(name: str, properties: Mapping[str, Any], owner: str) -> st
     provider = properties.get("provider")
     if provider == "i" and properties.get("locale"):
         text += f" LOCALE_PROVIDER icu ICU_LOCALE {quote_literal(str(properties['locale']))}"
+        if properties.get("icu_rules"):
+            text += f" ICU_RULES {quote_literal(str(properties['icu_rules']))}"
     elif provider == "b" and properties.get("locale"):
         text += f" LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(str(properties['locale']))}"
     if properties.get("tablespace") not in (None, "pg_default"):

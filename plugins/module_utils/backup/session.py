@@ -202,7 +202,8 @@ def _facts(session: Connection) -> Facts:
             "SELECT current_setting('server_version'), current_setting('server_version_num'),"
             " pg_catalog.pg_database_size(d.oid)::text, pg_catalog.to_jsonb(d)::text,"
             " pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),"
-            " coalesce(pg_catalog.shobj_description(d.oid, 'pg_database'), '')"
+            " coalesce(pg_catalog.shobj_description(d.oid, 'pg_database'), ''),"
+            " (SELECT t.spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace)"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         ]
     )
@@ -224,6 +225,8 @@ def _facts(session: Connection) -> Facts:
         "provider": record.get("datlocprovider"),
         # called daticulocale before PostgreSQL 17
         "locale": record.get("datlocale", record.get("daticulocale")),
+        "icu_rules": record.get("daticurules"),
+        "tablespace": row[7],
         "grants": record.get("datacl"),
         "settings": {role: json.loads(text) for role, text in settings},
         "comment": row[6],

@@ -82,7 +82,8 @@ def plan(
     if way.password is not None:
         effects.redact.add(way.password)
     left = leftovers(way)
-    refuse_without_space(way, container, round(database_facts(way).size_bytes * space_margin), left)
+    needed = round(database_facts(way).size_bytes * space_margin)
+    refuse_without_space(way, container, needed, left, tablespace=made.properties.get("tablespace"))
     return VerifyPlan(target, backup, made, container, way, scratch_name(target.database), tuple(left), tuple(warnings))
 
 
