@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -39,6 +40,13 @@ def counts(droplet: Droplet, database: str) -> dict[str, int]:
 def names(droplet: Droplet, directory: str = DIRECTORY) -> list[str]:
     """All that is in the directory, hidden files as well."""
     return droplet.sh(f"ls -A {directory}").split()
+
+
+def sealed(made: dict[str, Any]) -> dict[str, Any]:
+    """A manifest that a test has changed, with its own checksum as docs/backups.md describes it."""
+    rest = {name: value for name, value in made.items() if name != "manifest_sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, "manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def manifest(droplet: Droplet, path: str) -> dict[str, Any]:

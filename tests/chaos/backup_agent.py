@@ -177,11 +177,16 @@ class BackupAgent(Agent):
     def harm_missing(self, path: str) -> None:
         os.unlink(path + backup_state.SUFFIX)
 
-    def harm_altered(self, path: str) -> None:
-        def more(made: dict[str, Any]) -> None:
-            made["rows"]["public.orders"] += 1
+    @staticmethod
+    def one_more(made: dict[str, Any]) -> None:
+        made["rows"]["public.orders"] += 1
 
-        self.alter(path, more)
+    def harm_altered(self, path: str) -> None:
+        self.alter(path, self.one_more, seal=False)
+
+    def harm_other_rows(self, path: str) -> None:
+        """Nothing but a restore finds that out."""
+        self.alter(path, self.one_more)
 
     def harm_newer_manifest(self, path: str) -> None:
         self.alter(path, lambda made: made.update(schema=made["schema"] + 1))
@@ -214,13 +219,13 @@ class BackupAgent(Agent):
         self.alter(path, whole)
 
     @staticmethod
-    def alter(path: str, change: Any) -> None:
-        """Change the manifest."""
+    def alter(path: str, change: Any, seal: bool = True) -> None:
+        """Change the manifest, and unless told not to, its own checksum with it."""
         with open(path + backup_state.SUFFIX, encoding="utf-8") as stream:
             made = json.load(stream)
         change(made)
         with open(path + backup_state.SUFFIX, "w", encoding="utf-8") as stream:
-            json.dump(made, stream)
+            json.dump(backup_state.sealed(made) if seal else made, stream)
 
     # --- what is true -------------------------------------------------------------------------------------------
 

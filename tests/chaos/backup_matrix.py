@@ -45,7 +45,8 @@ LASTING = ("database", "full")
 HARMS = {
     "truncated": "the file ends in its middle",
     "bit": "one bit of it flipped",
-    "altered": "its manifest altered: one row more",
+    "altered": "its manifest altered: one row more, and the manifest's own checksum as it was",
+    "other-rows": "its manifest tells of one row more than it has, under a checksum that is right",
     "newer-manifest": "its manifest of another version than any that is known",
     "newer-dump": "the dump of a newer server, which this one does not understand",
     "missing": "its manifest gone",
@@ -53,7 +54,7 @@ HARMS = {
 }
 HARMLESS = ("missing", "newer-server")
 # Of these a drill proves that it is bad, so that it counts as verified no more.
-PROVED_BAD = ("truncated", "bit", "altered")
+PROVED_BAD = ("truncated", "bit", "other-rows")
 _COMPANY = {
     "backup": "a backup meanwhile",
     "restore": "a restore meanwhile",

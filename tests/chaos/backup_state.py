@@ -48,6 +48,13 @@ def digest(path: str) -> tuple[str, int]:
     return hashlib.sha256(text.encode()).hexdigest(), sum(size for _sha, size in found.values())
 
 
+def sealed(made: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with its own checksum, as docs/backups.md describes it."""
+    rest = {name: value for name, value in made.items() if name != "manifest_sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, "manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _tail(path: str) -> bytes:
     """The end of a plain dump."""
     opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115  (closed below)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup.naming import (
     owner_of,
 )
 from ansible_collections.titan.ops.plugins.module_utils.backup.report import told
+from ansible_collections.titan.ops.plugins.module_utils.backup.source import find_source
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, Mistaken, OpsError, Refused
 
 # 2026-02-06T14:03:12Z
@@ -126,26 +128,50 @@ def test_a_manifest_is_for_root_alone_and_reads_as_it_was_written(tmp_path: Path
         ({"name": "b.sql"}, "belongs to b.sql"),
         ({"format": "tar"}, "format or compression"),
         ({"schema": 2}, "this version of the collection"),
+        ({"rows": {"public.orders": 4}}, "its own sha256 differs"),
+        ({"properties": {"owner": "somebody"}}, "its own sha256 differs"),
+        ({"properties": {"owner": "titan", "settings": {"": ["work_mem=1GB"]}}}, "its own sha256 differs"),
+        ({"verified": "2026-02-06T05:00:00Z"}, "its own sha256 differs"),
+        ({"manifest_sha256": "0" * 64}, "its own sha256 differs"),
+        ({"manifest_sha256": 0}, "its own sha256 differs"),
     ],
 )
 def test_an_altered_manifest_is_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    path = backup(tmp_path, "a.sql")
+    path = backup(tmp_path, "a.sql", properties={"owner": "titan"})
     place = Path(manifest.path_of(str(path)))
     place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
     with pytest.raises(InvalidInput, match=said):
         manifest.read(str(path))
     (found,) = catalog.listed(str(tmp_path))
     assert found.state == catalog.DAMAGED and said in found.trouble
+    with pytest.raises(Refused, match=said):
+        find_source(str(tmp_path), "a.sql", cancelled=lambda: False)
 
 
-def test_a_manifest_of_before_there_was_a_mark_for_what_is_damaged_is_as_good(tmp_path: Path) -> None:
+def test_a_manifest_is_the_same_however_its_json_is_laid_out_and_tells_its_own_sha256_in_words_of_the_documentation(
+    tmp_path: Path,
+) -> None:
+    path = backup(tmp_path, "ä.sql", properties={"owner": "tïtan"})
+    place = Path(manifest.path_of(str(path)))
+    record = json.loads(place.read_text())
+    place.write_text(json.dumps(dict(reversed(record.items())), ensure_ascii=False))
+    assert manifest.read(str(path)).properties == {"owner": "tïtan"}
+    said = record.pop("manifest_sha256")
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    assert said == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_manifest_of_an_earlier_version_is_as_good_and_gets_what_it_lacks_when_it_is_written(tmp_path: Path) -> None:
     path = backup(tmp_path, "a.sql")
     place = Path(manifest.path_of(str(path)))
     record = json.loads(place.read_text())
-    del record["damaged"]
+    del record["damaged"], record["manifest_sha256"]
     place.write_text(json.dumps(record))
     (found,) = catalog.listed(str(tmp_path))
     assert found.state == catalog.GOOD and found.manifest and found.manifest.damaged is None
+    manifest.write(str(path), replace(found.manifest, verified="2026-02-06T05:00:00Z"))
+    assert {"damaged", "manifest_sha256"} < set(json.loads(place.read_text()))
+    assert manifest.read(str(path)).verified
 
 
 # The directory

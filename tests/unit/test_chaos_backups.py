@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.titan.ops.plugins.module_utils.backup import catalog
+from ansible_collections.titan.ops.tests.unit.test_backup_files import backup
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / "chaos"))  # a program's folder, not a package
 
 import backup_matrix as matrix
@@ -53,7 +56,7 @@ def test_every_fault_meets_every_boundary_once() -> None:
     others = ("backup-refused", "backup-waits", "restore-refused", "restore-waits")
     wanted += [("restore", "plain", "load", overlap) for overlap in others]
     assert met == Counter(wanted)
-    assert (len(matrix.FAULTS), len(matrix.HARMS), len(matrix.OVERLAPS), len(matrix.FORMS)) == (4, 7, 8, 4)
+    assert (len(matrix.FAULTS), len(matrix.HARMS), len(matrix.OVERLAPS), len(matrix.FORMS)) == (4, 8, 8, 4)
 
 
 @pytest.mark.parametrize(
@@ -192,3 +195,21 @@ def test_the_words_of_backup_db_sh_are_read_in_three_parts() -> None:
     assert parse_script(0, made).results == [{"name": "titan_brain_2026-02-06.sql", "sha256": SHA}]
     [proved] = parse_script(0, "a.sql restores: 10 rows of 2 tables, as its manifest says, in 0.5 s\n").results
     assert (proved["name"], proved["restore_seconds"]) == ("a.sql", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("harm", "state"),
+    [("altered", "damaged"), ("newer_manifest", "damaged"), ("other_rows", "good"), ("newer_server", "good")],
+)
+def test_what_is_done_to_a_manifest_is_seen_by_its_own_checksum_or_only_by_a_restore(
+    tmp_path: Path, harm: str, state: str
+) -> None:
+    pytest.importorskip("psycopg2")
+    from backup_agent import BackupAgent
+
+    path = backup(tmp_path, "a.sql", rows={"public.orders": 3})
+    getattr(BackupAgent, f"harm_{harm}")(BackupAgent, str(path))
+    (found,) = catalog.listed(str(tmp_path))
+    assert found.state == state, found.trouble
+    if harm == "other_rows":
+        assert found.manifest and found.manifest.rows == {"public.orders": 4}

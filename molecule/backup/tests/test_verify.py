@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from backups import assert_tidy, clear, manifest, sql, wait_database
+from backups import assert_tidy, clear, manifest, sealed, sql, wait_database
 from droplet import ROOT, Droplet, changes, words
 
 METRICS = "/var/lib/prometheus/node-exporter/titan_verify_backup.prom"
@@ -50,14 +50,14 @@ def test_a_backup_is_restored_compared_and_marked(droplet: Droplet) -> None:
 
 
 def test_a_restore_with_a_row_too_few_is_told_and_not_marked(droplet: Droplet) -> None:
-    """The file and its checksum agree: only the restore shows it."""
+    """The file and both checksums agree: only the restore shows it."""
     made = droplet.module("db_backup", label="x")
     path = made["backup"]
     droplet.sh(f"sed -i '/^COPY public.alerts /,/^\\\\\\\\\\.$/ {{/critical/d}}' {path}")
     told = manifest(droplet, path)
     told["size_bytes"], told["sha256"] = droplet.sh(f"stat -c %s {path}; sha256sum {path} | cut -d' ' -f1").split()
     told["size_bytes"] = int(told["size_bytes"])
-    droplet.sh(f"cat > {path}.manifest.json <<'END'\n{json.dumps({**told})}\nEND")
+    droplet.sh(f"cat > {path}.manifest.json <<'END'\n{json.dumps(sealed(told))}\nEND")
     done = droplet.playbook("verify_backup", "-e", f"backup={made['name']}")
     said = words(done)
     assert done.returncode != 0 and "1 rows of public.alerts, not 2" in said and "itself was not touched" in said, said

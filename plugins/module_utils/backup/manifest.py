@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ __all__ = ["SUFFIX", "Manifest", "path_of", "read", "write"]
 
 SUFFIX = ".manifest.json"
 _SCHEMA = 1
+# The file's own checksum, over all the rest of it; manifests of earlier versions have none.
+_SUM = "manifest_sha256"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def write(backup: str, manifest: Manifest) -> None:
     Raises:
         OpsError: the file system refused.
     """
-    text = json.dumps({"schema": _SCHEMA, **manifest.as_dict()}, indent=1, sort_keys=True)
+    record = {"schema": _SCHEMA, **manifest.as_dict()}
+    text = json.dumps({**record, _SUM: _sum(record)}, indent=1, sort_keys=True)
     write_atomic(path_of(backup), text.encode() + b"\n", mode=0o600)
 
 
@@ -118,8 +122,11 @@ def read(backup: str) -> Manifest:
         record = json.loads(data)
     except ValueError as exc:
         raise InvalidInput(f"The manifest {path} is not JSON") from exc
-    if not isinstance(record, dict) or record.pop("schema", None) != _SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
         raise InvalidInput(f"The manifest {path} is not one that this version of the collection knows")
+    said = record.pop(_SUM, None)
+    whole = said is None or said == _sum(record)
+    del record["schema"]
     record = {**_LATER, **record}
     names = {item.name for item in dataclasses.fields(Manifest)}
     strange = sorted(set(record) ^ names)
@@ -133,7 +140,14 @@ def read(backup: str) -> Manifest:
         raise InvalidInput(f"The manifest {path} was altered: format or compression")
     if not all(_fits(value, (int,)) for value in [*manifest.rows.values(), *manifest.objects.values()]):
         raise InvalidInput(f"The manifest {path} was altered: its counts are not numbers")
+    if not whole:
+        raise InvalidInput(f"The manifest {path} was altered: its own sha256 differs")
     return manifest
+
+
+def _sum(record: Mapping[str, Any]) -> str:
+    """The sha256 of its canonical JSON: keys sorted, no blanks, nothing but ASCII."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
