@@ -283,7 +283,9 @@ def test_a_service_that_does_not_run_after_it_was_put_back_leaves_the_journal(
         with pytest.raises(OpsError, match="Undoing it failed, too: Docker: port is already allocated") as caught:
             site.restore(path.name)
     assert caught.value.facts["rolled_back"] is False
-    assert str(caught.value.state).endswith(f"until then stopped may be: {BRAIN}") and site.journal().load()
+    [failed] = site.failed()
+    told = f"until then stopped may be: {BRAIN}; the new database, with what was written into it meanwhile, is kept as "
+    assert told + failed in str(caught.value.state) and site.journal().load()
     assert site.rows() == "510"
     assert restore.recover(site.open(), site.effects) == "undone"
     site.whole()
