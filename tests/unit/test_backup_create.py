@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, create, manifest, session
+from ansible_collections.titan.ops.plugins.module_utils.backup import catalog, create, manifest, patience, session
 from ansible_collections.titan.ops.plugins.module_utils.backup.dump import check_tail
 from ansible_collections.titan.ops.plugins.module_utils.core.clock import Clock
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError, Refused
@@ -581,19 +581,19 @@ def test_a_damaged_backup_does_not_tell_how_much_the_next_one_takes(place: Place
 
 
 def test_counting_ends_when_the_run_is_asked_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Event()
+    asked = threading.Event()
 
     def slowly(counting: Any) -> dict[str, int]:
-        begun.set()
         counting.run(["SELECT pg_sleep(600)"])
         return {}
 
     monkeypatch.setattr(create, "counts", slowly)
+    place.effects.cancelled = asked.is_set
     made = create.dump
 
     def dumped(*args: Any, **options: Any) -> Any:
         found = made(*args, **options)
-        place.effects.cancelled = begun.is_set
+        asked.set()
         return found
 
     monkeypatch.setattr(create, "dump", dumped)
@@ -613,7 +613,7 @@ def test_a_server_that_answers_no_more_while_rows_are_counted_does_not_hold_us(
         return {}
 
     monkeypatch.setattr(create, "counts", hung)
-    monkeypatch.setattr(create, "_PATIENCE", 0.2)
+    monkeypatch.setattr(patience, "_PATIENCE", 0.2)
     try:
         fails(place, "not counted within 1 seconds", timeout=1)
     finally:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from ansible_collections.titan.ops.plugins.module_utils.backup import exchange, 
 from ansible_collections.titan.ops.plugins.module_utils.backup.session import Way
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import InvalidInput, OpsError
 from ansible_collections.titan.ops.plugins.module_utils.core.journal import Journal, endings
-from ansible_collections.titan.ops.plugins.module_utils.database.login import Endpoint
+from ansible_collections.titan.ops.plugins.module_utils.database.login import Connection, Endpoint, Row
 from ansible_collections.titan.ops.tests.unit import test_backup_restore as room
 from ansible_collections.titan.ops.tests.unit.sidecars import PASSWORD
 from ansible_collections.titan.ops.tests.unit.test_backup_restore import (
@@ -56,6 +58,23 @@ def litter(site: Site) -> list[Path]:
     os.mkfifo(run / "restore/dump")
     (run / f"pgpass-{beside.id[:12]}").write_text("*:*:*:*:secret\n")
     return [run / "restore", run / f"pgpass-{beside.id[:12]}"]
+
+
+def at_work(
+    monkeypatch: pytest.MonkeyPatch, statement: str, when: Callable[[], bool]
+) -> tuple[threading.Event, list[str]]:
+    """From then on a statement takes ten minutes; what tells that it is under way, and each one that has met that."""
+    busy, asked, run = threading.Event(), [], Connection.run
+
+    def slowly(self: Connection, statements: Sequence[str]) -> list[Row]:
+        if statement in statements[-1] and when():
+            asked.append(statements[-1])
+            busy.set()
+            return run(self, ["SELECT pg_sleep(600)"])
+        return run(self, statements)
+
+    monkeypatch.setattr(Connection, "run", slowly)
+    return busy, asked
 
 
 # Killed
@@ -209,6 +228,29 @@ def test_a_request_to_end_after_the_load_stops_no_writer(site: Site, monkeypatch
         site.restore(path.name)
     assert "no service was stopped" in str(caught.value) and site.brain() == []
     assert site.databases() == DATABASES
+    site.whole()
+
+
+@pytest.mark.parametrize(("step", "statement"), [("compare", "count(*) FROM public.orders"), ("analyse", "ANALYZE")])
+def test_a_request_to_end_is_heard_while_the_server_is_at_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str, statement: str
+) -> None:
+    path = make(site)
+    busy, asked = at_work(monkeypatch, statement, lambda: site.journal().load() is not None)
+    site.effects.cancelled = busy.is_set
+    with pytest.raises(OpsError, match=f'failed at "{step}": The run was asked to end') as caught:
+        site.restore(path.name)
+    assert "no service was stopped" in str(caught.value) and site.databases() == DATABASES and len(asked) == 1
+    site.whole()
+
+
+def test_a_request_to_end_is_heard_while_a_plan_counts_the_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(site)
+    busy, _asked = at_work(monkeypatch, "count(*) FROM public.orders", lambda: True)
+    site.effects.cancelled = busy.is_set
+    with pytest.raises(OpsError, match="The run was asked to end") as caught:
+        site.restore(path.name)
+    assert str(caught.value.state) == "Nothing was changed."
     site.whole()
 
 

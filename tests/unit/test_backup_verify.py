@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,22 @@ def test_a_subscription_does_not_keep_the_scratch_database(place: Place) -> None
             'DROP SUBSCRIPTION "The mirror"',
             database="titan_brain",
         )
+
+
+def test_a_request_to_end_is_heard_while_the_rows_are_counted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(place)
+    busy = threading.Event()
+
+    def slowly(counting: Any) -> dict[str, int]:
+        busy.set()
+        counting.run(["SELECT pg_sleep(600)"])
+        return {}
+
+    monkeypatch.setattr(compare, "counts", slowly)
+    place.effects.cancelled = busy.is_set
+    with pytest.raises(OpsError, match="The run was asked to end") as caught:
+        drill(place)
+    assert "itself was not touched, and the scratch one was dropped" in str(caught.value.state)
 
 
 def test_what_an_earlier_drill_has_left_and_cannot_be_dropped_is_a_warning(
@@ -544,7 +561,7 @@ def test_a_request_to_end_or_a_comparison_that_cannot_be_made_leaves_the_mark(
     path = make(place)
     told = drill(place)
 
-    def gone(_way: object) -> None:
+    def gone(*_args: object) -> None:
         raise OpsError("The database titan-postgres refused: server closed the connection")
 
     with monkeypatch.context() as patched:

@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,22 +18,20 @@ from ..core.errors import InvalidInput, OpsError, Refused
 from ..core.files import ensure_private_dir, fsync_dir
 from ..core.journal import interrupted_operations
 from ..core.metrics import BACKUP_DURATION, BACKUP_SIZE, BACKUP_SUCCESS, Sample
-from ..database.login import Connection
 from . import catalog, manifest
 from .catalog import Backup
 from .dump import Dumped, dump
 from .naming import named, nightly, suffix
 from .options import BackupOptions
+from .patience import Patience, under_way
 from .report import told_of_future
 from .retention import Item, decide
 from .session import Facts, Way, counts, database_facts, find_way, locate_server, objects, open_session
 from .siblings import RESTORE, drop_expired, expired_databases
-from .tools import Cancelled, Effects, drop_passfile
+from .tools import Effects, drop_passfile
 
 __all__ = ["BackupPlan", "apply", "plan"]
 
-# Seconds: between two looks at a thread, and until one that was told to end is left alone.
-_LOOK, _PATIENCE = 0.2, 5.0
 _AGAIN = "Mend the cause and run again."
 _NOTHING = "No backup was made; what had been written of it was removed, and the earlier ones are as they were."
 
@@ -209,8 +204,10 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     started, ticks = effects.clock.utc(), effects.clock.monotonic()
     made = None
     try:
-        with open_session(planned.way) as (session, snapshot):  # noqa: SIM117 - in one line pylint misses the name
-            with _counting(session, effects, options.timeout) as counted:
+        with open_session(planned.way) as (session, snapshot):
+            patience = Patience(effects.clock, effects.cancelled, options.timeout)
+            late = f"The rows were not counted within {options.timeout:g} seconds after the dump"
+            with under_way(session, lambda: (counts(session), objects(session)), patience, late) as counted:
                 made = dump(
                     effects,
                     planned.container,
@@ -330,47 +327,6 @@ def _told(planned: BackupPlan, made: Dumped, record: manifest.Manifest) -> dict[
 def _ended(record: manifest.Manifest) -> float:
     """When a backup was complete, seconds since the epoch."""
     return parse_timestamp(record.ended) or 0.0
-
-
-@contextlib.contextmanager
-def _counting(
-    session: Connection, effects: Effects, timeout: float
-) -> Iterator[Callable[[], tuple[dict[str, int], dict[str, int]]]]:
-    """Count in the session while the dump is under way; gives what waits for the numbers."""
-    found: list[tuple[dict[str, int], dict[str, int]]] = []
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            found.append((counts(session), objects(session)))
-        except Exception as exc:  # pylint: disable=broad-exception-caught  # handed on to whoever waits
-            errors.append(exc)
-
-    def wait() -> tuple[dict[str, int], dict[str, int]]:
-        deadline = effects.clock.monotonic() + timeout
-        while thread.is_alive():
-            thread.join(_LOOK)
-            if effects.cancelled():
-                raise Cancelled("The run was asked to end")
-            if effects.clock.monotonic() > deadline:
-                raise OpsError(f"The rows were not counted within {timeout:g} seconds after the dump")
-        if errors:
-            raise errors[0]
-        return found[0]
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield wait
-    finally:
-        if thread.is_alive():
-            # A server that answers no more, in a paused container, say, must not hold the host's lock.
-            helper = threading.Thread(target=session.cancel, daemon=True)
-            helper.start()
-            thread.join(_PATIENCE)
-            if thread.is_alive():
-                session.abandon()
-                thread.join()
 
 
 def _megabytes(size: int) -> str:

@@ -22,6 +22,7 @@ from ..core.progress import Progress
 from .compare import counted
 from .exchange import JOURNAL, Exchange, begin_record, journal_of
 from .load import load
+from .patience import Patience, attended
 from .restore_compare import compare_restored
 from .restore_options import RestoreOptions
 from .restore_plan import RestorePlan, differences, plan
@@ -222,7 +223,9 @@ def _apply(stack: Stack, planned: RestorePlan, effects: Effects, warnings: list[
         raise _undone(exchange, planned, journal, exc) from exc
     # Not before: whatever goes wrong until here, what is kept stays.
     dropped = drop_those(server.admin, database, planned.expired, planned.moment, warnings)
-    kept_rows = None if planned.kept is None else counted(server.admin.within(planned.kept), warnings)
+    # It is done by now: nobody who asks it to end is heard any more.
+    patience = Patience(clock, lambda: False, planned.options.timeout)
+    kept_rows = None if planned.kept is None else counted(server.admin.within(planned.kept), warnings, patience)
     ended = clock.now()
     found = planned.back_rows if rows is None else rows
     return {
@@ -290,11 +293,12 @@ def _load(
             raise
     seconds = round(effects.clock.monotonic() - began, 3)
     exchange.step("compare")
-    rows = compare_restored(planned, source, way, proved)
+    patience = Patience(effects.clock, effects.cancelled, options.timeout)
+    rows = compare_restored(planned, source, way, proved, patience)
     exchange.step("analyse")
     # Without statistics its first hours would be slow ones.
     with contextlib.closing(connected(way)) as session:
-        session.run(["ANALYZE"])
+        attended(session, lambda: session.run(["ANALYZE"]), patience, "ANALYZE")
     dress_side(server.admin, planned.database, planned.ident, planned.properties)
     return rows, seconds
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ..core.errors import OpsError
 from .compare import contents, differing, own_rows
+from .patience import Patience
 from .restore_plan import RestorePlan
 from .session import Way
 from .source import Source
@@ -19,7 +20,9 @@ __all__ = ["compare_restored"]
 _MOST_TOLD = 5
 
 
-def compare_restored(planned: RestorePlan, source: Source, way: Way, proved: list[str]) -> dict[str, int]:
+def compare_restored(
+    planned: RestorePlan, source: Source, way: Way, proved: list[str], patience: Patience
+) -> dict[str, int]:
     """The rows of a new database, which must be those of its manifest, or else what the dump tells of itself.
 
     Args:
@@ -27,11 +30,13 @@ def compare_restored(planned: RestorePlan, source: Source, way: Way, proved: lis
         source: what was loaded.
         way: into the new database.
         proved: is told what was proved.
+        patience: with the counting.
 
     Raises:
+        Cancelled: the run was asked to end.
         OpsError: it is not what it must be, or the server does not let us look.
     """
-    rows, kinds = contents(way)
+    rows, kinds = contents(way, patience)
     name, made = source.backup.name, source.made
     wrong: list[str] = []
     if not source.foreign:
@@ -39,7 +44,7 @@ def compare_restored(planned: RestorePlan, source: Source, way: Way, proved: lis
         proved.append(f"{sum(rows.values())} rows of {len(rows)} tables, and every object, as the manifest says")
     elif source.rows is not None:
         # a table that the dump makes and has no data for is empty, and that is no difference
-        own = {**rows, **own_rows(way)}
+        own = {**rows, **own_rows(way, patience)}
         found = {item: own.get(item, 0) for item in source.rows}
         wrong = differing("rows of ", found, source.rows)
         told = f"{sum(found.values())} rows of {len(found)} tables"

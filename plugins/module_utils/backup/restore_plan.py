@@ -20,6 +20,7 @@ from ..database.login import Connection
 from ..database.psql import quote_literal
 from ..health.probe import Probe
 from .compare import contents, counted
+from .patience import Patience
 from .restore_options import BRAIN_HEALTH, RestoreOptions
 from .scratch import connected, placed, refuse_without_space
 from .server import Server, reach
@@ -201,8 +202,9 @@ def plan(
     active, well = running(stack, services)
     warnings += _told_of_writers(services, active, well)
     progress.phase("counting today's rows")
-    today_rows = counted(server.admin.within(database), warnings) if today else {}
-    back_rows = contents(server.admin.within(back.name))[0] if back else {}
+    patience = Patience(stack.clock, cancelled, options.timeout)
+    today_rows = counted(server.admin.within(database), warnings, patience) if today else {}
+    back_rows = contents(server.admin.within(back.name), patience)[0] if back else {}
     return RestorePlan(
         options=options,
         ident=_free_ident(database, moment, names),

@@ -24,6 +24,7 @@ from .compare import compare
 from .load import load
 from .manifest import Manifest
 from .options import Database
+from .patience import Patience
 from .report import told_of_future
 from .retention import is_ahead
 from .scratch import drop_leftovers, leftovers, refuse_without_space, scratch_database, scratch_name
@@ -167,7 +168,7 @@ def apply(planned: VerifyPlan, effects: Effects, *, jobs: int, timeout: float) -
                 )
             seconds = round(effects.clock.monotonic() - ticks, 3)
             effects.progress.phase("comparing the rows of every table")
-            compare(way, made)
+            compare(way, made, Patience(effects.clock, effects.cancelled, timeout))
     except (OpsError, OSError) as exc:
         raise _failed(planned, effects, exc, warnings) from exc
     moment = effects.clock.utc()
