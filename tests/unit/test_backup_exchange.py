@@ -63,18 +63,18 @@ def litter(site: Site) -> list[Path]:
 def at_work(
     monkeypatch: pytest.MonkeyPatch, statement: str, when: Callable[[], bool]
 ) -> tuple[threading.Event, list[str]]:
-    """From then on a statement takes ten minutes; what tells that it is under way, and each one that has met that."""
-    busy, asked, run = threading.Event(), [], Connection.run
+    """From then on a statement takes a minute; what tells that it is under way, and each one that has taken it."""
+    busy, through, run = threading.Event(), [], Connection.run
 
     def slowly(self: Connection, statements: Sequence[str]) -> list[Row]:
         if statement in statements[-1] and when():
-            asked.append(statements[-1])
             busy.set()
-            return run(self, ["SELECT pg_sleep(600)"])
+            run(self, ["SELECT pg_sleep(60)"])
+            through.append(statements[-1])
         return run(self, statements)
 
     monkeypatch.setattr(Connection, "run", slowly)
-    return busy, asked
+    return busy, through
 
 
 # Killed
@@ -236,21 +236,21 @@ def test_a_request_to_end_is_heard_while_the_server_is_at_work(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str, statement: str
 ) -> None:
     path = make(site)
-    busy, asked = at_work(monkeypatch, statement, lambda: site.journal().load() is not None)
+    busy, through = at_work(monkeypatch, statement, lambda: site.journal().load() is not None)
     site.effects.cancelled = busy.is_set
     with pytest.raises(OpsError, match=f'failed at "{step}": The run was asked to end') as caught:
         site.restore(path.name)
-    assert "no service was stopped" in str(caught.value) and site.databases() == DATABASES and len(asked) == 1
+    assert "no service was stopped" in str(caught.value) and site.databases() == DATABASES and through == []
     site.whole()
 
 
 def test_a_request_to_end_is_heard_while_a_plan_counts_the_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(site)
-    busy, _asked = at_work(monkeypatch, "count(*) FROM public.orders", lambda: True)
+    busy, through = at_work(monkeypatch, "count(*) FROM public.orders", lambda: True)
     site.effects.cancelled = busy.is_set
     with pytest.raises(OpsError, match="The run was asked to end") as caught:
         site.restore(path.name)
-    assert str(caught.value.state) == "Nothing was changed."
+    assert str(caught.value.state) == "Nothing was changed." and through == []
     site.whole()
 
 
