@@ -433,6 +433,31 @@ def test_a_read_only_file_system_is_called_that(place: Place, monkeypatch: pytes
     fails(place, "is on a read-only file system")
 
 
+def test_a_directory_that_takes_no_file_is_refused_before_the_database_is_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(place, label="earlier")
+    before, real = place.names(), os.open
+    place.engine.bodies.clear()
+    tried: list[str] = []
+
+    def immutable(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and os.path.dirname(os.fspath(path)) == str(place.backups):
+            tried.append(os.path.basename(path))
+            raise PermissionError(1, "Operation not permitted", path)
+        return real(path, flags, *args, **options)
+
+    planned = create.plan(place.stack, place.options(), place.effects)
+    monkeypatch.setattr(os, "open", immutable)
+    monkeypatch.setattr(create, "open_session", lambda _way: pytest.fail("the database was asked"))
+    with pytest.raises(Refused, match=r"Nothing can be written into the directory .*: Operation not perm") as caught:
+        create.apply(planned, place.effects)
+    assert caught.value.state == "Nothing was changed." and "lsattr -d" in str(caught.value.hint)
+    assert (place.names(), place.engine.bodies, place.left()) == (before, [], [])
+    # were it killed right then, the next run would remove the file
+    assert [catalog.owner_of(name) for name in tried] == ["trial.sql"]
+
+
 def test_two_of_one_label_in_one_second_are_told_apart_by_an_error(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from ..core.metrics import BACKUP_DURATION, BACKUP_SIZE, BACKUP_SUCCESS, Sample
 from . import catalog, manifest
 from .catalog import Backup
 from .dump import Dumped, dump
-from .naming import named, nightly, suffix
+from .naming import hidden, named, nightly, suffix
 from .options import BackupOptions
 from .patience import Patience, under_way
 from .report import told_of_future
@@ -195,10 +195,12 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     """Make the backup; gives what a result says of it.
 
     Raises:
+        Refused: nothing can be written into the directory.
         OpsError: there is no new backup, and nothing is left of the attempt.
     """
     options = planned.options
     ensure_private_dir(options.directory)
+    _refuse_unless_writable(options.directory)
     tidied = [*catalog.clean(options.directory), *remove_leftovers(effects.engine, planned.container)]
     drop_passfile(effects, planned.container)
     started, ticks = effects.clock.utc(), effects.clock.monotonic()
@@ -247,6 +249,19 @@ def apply(planned: BackupPlan, effects: Effects) -> dict[str, Any]:
     dropped = _drop_expired(planned, effects, warnings)
     told = {"removed": removed, "tidied": tidied, "dropped": dropped, "warnings": warnings}
     return {**_told(planned, made, record), **told}
+
+
+def _refuse_unless_writable(directory: str) -> None:
+    """Try it before the database is asked for anything: modes do not tell what root may do (an immutable directory)."""
+    trial = os.path.join(directory, hidden("trial.sql", "removed"))
+    try:
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        os.unlink(trial)
+    except OSError as exc:
+        raise Refused(
+            f"Nothing can be written into the directory {directory}: {exc.strerror or exc}",
+            hint="See what forbids it (lsattr -d shows whether it is immutable), or name another with directory.",
+        ) from exc
 
 
 def _publish(planned: BackupPlan, made: Dumped, record: manifest.Manifest) -> None:
