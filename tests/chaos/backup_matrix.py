@@ -75,7 +75,8 @@ PARTS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
             "kill": tuple(step for step in BOUNDARIES["plain"] if step != HISTORY),
             "database": (BYTES, STAGED),
             "daemon": (BYTES, MANIFEST),
-            "full": (BYTES, STAGED),
+            # In memory the manifest is named as soon as it is staged: too fast to be frozen there.
+            "full": (BYTES, CLOSED),
             **dict.fromkeys(("backup-refused", "backup-waits", "script-waits", "drill-refused"), (BYTES,)),
         }
     },
