@@ -232,7 +232,7 @@ def test_what_an_earlier_drill_has_left_and_cannot_be_dropped_is_a_warning(
 def test_a_dump_without_a_manifest_is_refused_in_plain_words(place: Place) -> None:
     place.backups.mkdir(parents=True, exist_ok=True)
     (place.backups / "hand.sql").write_text("x")
-    with pytest.raises(Refused, match=r"hand\.sql cannot be verified: it has no manifest") as caught:
+    with pytest.raises(Mistaken, match=r"hand\.sql cannot be verified: it has no manifest") as caught:
         drill(place, "hand.sql")
     assert caught.value.msg.count(":") == 1
 

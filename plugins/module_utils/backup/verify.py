@@ -70,14 +70,17 @@ def plan(
     """Find the backup and the server; changes nothing.
 
     Raises:
-        InvalidInput: there is no such backup, or nothing that it could be compared with.
+        InvalidInput: there is no such backup, or nothing that it could be compared with (Mistaken: it was not made
+            here).
         OpsError: the database cannot be reached.
     """
     effects.progress.phase("looking at the database and its backups")
     backup, warnings = _chosen(directory, name, target.database, effects.clock.now())
     made = backup.manifest
     if made is None:
-        raise Refused(f"{backup.name} cannot be verified: {backup.trouble}", hint="Name another backup.")
+        # A file that was not made here is not to be drilled: whoever named it was wrong, and no backup is bad.
+        kind = Mistaken if backup.state == catalog.UNKNOWN else Refused
+        raise kind(f"{backup.name} cannot be verified: {backup.trouble}", hint="Name another backup.")
     container = locate_server(members(stack, effects.engine.project_containers()), target.service)
     way = find_way(container, target, stack)
     if way.password is not None:
