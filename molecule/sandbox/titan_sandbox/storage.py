@@ -13,6 +13,8 @@ from .paths import CONTAINER, SANDBOX, STORAGE, STORAGE_IMAGE, STORAGE_NETWORK, 
 from .shell import run, say
 
 _FULL = "/full:rw,size=1m,mode=1777"
+# Debian's own line for it (hostname(1)).
+_OWN_NAME = 'grep -qw "$(hostname)" /etc/hosts || echo "127.0.1.1 $(hostname)" >>/etc/hosts'
 
 
 def make() -> None:
@@ -43,4 +45,6 @@ def remove() -> None:
     run(["docker", "rm", "--force", "--volumes", STORAGE], check=False)
     if run(["docker", "network", "inspect", STORAGE_NETWORK], check=False).returncode == 0:
         run(["docker", "network", "disconnect", "--force", STORAGE_NETWORK, CONTAINER], check=False)
+        # Docker takes the Droplet's own name out of its /etc/hosts with that, of which sudo then complains.
+        run(["docker", "exec", CONTAINER, "sh", "-c", _OWN_NAME], check=False)
         run(["docker", "network", "rm", STORAGE_NETWORK], what="removing the storage's network")
