@@ -15,19 +15,11 @@ import pytest
 from ansible_collections.titan.ops.plugins.module_utils.backup.dumpdir import check_directory
 from ansible_collections.titan.ops.plugins.module_utils.backup.source import find_source
 from ansible_collections.titan.ops.plugins.module_utils.backup.tools import Cancelled
-from ansible_collections.titan.ops.plugins.module_utils.backup.zstd import Compressor
 from ansible_collections.titan.ops.plugins.module_utils.core.errors import Damaged, InvalidInput
+from ansible_collections.titan.ops.tests.unit.test_backup_sqlscan import zstd
 
 COPIED = b"1\tx\n2\ty\n\\.\n\n\n"
 INSERTED = b"INSERT INTO public.a VALUES (1);\n\n\n"
-
-
-def zstd(data: bytes) -> bytes:
-    compressor = Compressor(1, 1)
-    try:
-        return compressor.compress(data) + compressor.flush()
-    finally:
-        compressor.close()
 
 
 def lz4(data: bytes, *, sums: bool = False) -> bytes:

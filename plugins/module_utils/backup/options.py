@@ -60,6 +60,11 @@ class Database:
     env_file: str = "compose/.env.prod"
     key: str = "TITAN_DB_PASSWORD"
 
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Database:
+        """Those of a module's options that say so."""
+        return cls(**{item.name: params[item.name] for item in fields(cls)})
+
 
 def database_spec() -> dict[str, Any]:
     """The argument specification of ``Database`` (documentation fragment titan.ops.backup)."""
@@ -75,10 +80,20 @@ def database_spec() -> dict[str, Any]:
     }
 
 
+def drill_spec() -> dict[str, Any]:
+    """The argument specification of a drill: db_verify's, but for which backup."""
+    return {
+        **database_spec(),
+        "jobs": {"type": "int", "default": 1},
+        "space_margin": {"type": "float", "default": 1.2},
+        "timeout": {"type": "float", "default": 21600.0},
+    }
+
+
 def backup_spec() -> dict[str, Any]:
     """The argument specification of db_backup, without the common options."""
     return {
-        **database_spec(),
+        **drill_spec(),
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "name": {"type": "str"},
         "label": {"type": "str"},
@@ -86,13 +101,10 @@ def backup_spec() -> dict[str, Any]:
         "compression": {"type": "str", "choices": list(COMPRESSIONS), "default": "none"},
         "level": {"type": "int"},
         "threads": {"type": "int", "default": 1},
-        "jobs": {"type": "int", "default": 1},
         "via": {"type": "str", "choices": list(VIA), "default": "auto"},
         "keep_daily": {"type": "int", "default": 7},
         "keep_weekly": {"type": "int", "default": 4},
         "keep_monthly": {"type": "int", "default": 12},
-        "space_margin": {"type": "float", "default": 1.2},
-        "timeout": {"type": "float", "default": 21600.0},
         "lock_wait_timeout": {"type": "float", "default": 60.0},
     }
 
@@ -122,7 +134,7 @@ class BackupOptions:
         Raises:
             InvalidInput: one cannot be, or two do not go together.
         """
-        target = Database(**{item.name: params[item.name] for item in fields(Database)})
+        target = Database.from_params(params)
         plain = ("label", "format", "compression", "level", "threads", "jobs", "via")
         options = cls(
             target=target,
@@ -162,16 +174,6 @@ class BackupOptions:
             raise InvalidInput("A directory cannot be dumped through docker exec", hint="Leave via at auto.")
 
 
-def drill_spec() -> dict[str, Any]:
-    """The argument specification of a drill: db_verify's, but for which backup."""
-    return {
-        **database_spec(),
-        "jobs": {"type": "int", "default": 1},
-        "space_margin": {"type": "float", "default": 1.2},
-        "timeout": {"type": "float", "default": 21600.0},
-    }
-
-
 @dataclass(frozen=True)
 class DrillOptions:
     """The options of a drill; times in seconds; described in the documentation of db_verify."""
@@ -193,7 +195,7 @@ class DrillOptions:
         _at_least("space_margin", params["space_margin"], 0)
         _at_least("timeout", params["timeout"], 1)
         return cls(
-            target=Database(**{item.name: params[item.name] for item in fields(Database)}),
+            target=Database.from_params(params),
             directory=directory_of(project_src, params["directory"]),
             jobs=params[jobs],
             space_margin=params["space_margin"],

@@ -86,7 +86,7 @@ class RestoreOptions:
         given["writers"] = tuple(given.get("writers", ()))
         if "probes" in given:
             given["probes"] = tuple(Probe.from_params(entry) for entry in given["probes"])
-        target = Database(**{item.name: params[item.name] for item in fields(Database)})
+        target = Database.from_params(params)
         options = cls(target=target, directory=directory_of(project_src, params["directory"]), **given)
         options._check()
         return options
